@@ -1,0 +1,78 @@
+//! File faults: how many, how many on program text, how many that read from the disk.
+
+use aya_ebpf::{
+    helpers::bpf_get_current_cgroup_id,
+    macros::{btf_tracepoint, fexit, kprobe},
+    programs::{BtfTracePointContext, FExitContext, ProbeContext},
+};
+
+use crate::{
+    atomic,
+    globals::{FAULT_MAJOR, FAULT_RETRY, FAULT_TRIED},
+    kernel::{Probed, Typed, fault_flags, fault_on_text},
+    maps::entry,
+};
+
+/// `filemap_fault()` on its way out: the one hook that tells all three.
+///
+/// A fault that has to wait for the disk mostly leaves twice: with `VM_FAULT_MAJOR | VM_FAULT_RETRY` (the kernel counts
+/// `PGMAJFAULT` then), and, tried again, with neither. So a call is a fault unless it asks for a retry, and a major one
+/// whenever it says so.
+#[fexit(function = "filemap_fault")]
+pub fn fault_fexit(ctx: FExitContext) -> i32 {
+    // The argument array ends with the return value; filemap_fault() has one argument. A load from it is cheaper than
+    // bpf_get_func_ret().
+    let outcome = ctx.arg::<u64>(1) as u32;
+    let major = outcome & FAULT_MAJOR.load() != 0;
+    let finished = outcome & FAULT_RETRY.load() == 0;
+    if !major && !finished {
+        return 0;
+    }
+    let on_text = unsafe { fault_on_text::<Typed>(ctx.arg(0)) };
+    let Some(entry) = entry(unsafe { bpf_get_current_cgroup_id() }) else { return 0 };
+    unsafe {
+        let counters = &raw mut (*entry).counters;
+        if finished {
+            atomic::add(&raw mut (*counters).faults, 1);
+            if on_text {
+                atomic::add(&raw mut (*counters).exec_faults, 1);
+            }
+        }
+        if major {
+            atomic::add(&raw mut (*counters).major_faults, 1);
+            if on_text {
+                atomic::add(&raw mut (*counters).exec_major_faults, 1);
+            }
+        }
+    }
+    0
+}
+
+/// `filemap_fault()` on its way in. Whether it will be a major fault is not known yet, so only the first two counters.
+#[kprobe(function = "filemap_fault")]
+pub fn fault_kprobe(ctx: ProbeContext) -> u32 {
+    let Some(vmf) = ctx.arg::<*const u8>(0) else { return 0 };
+    if unsafe { fault_flags::<Probed>(vmf) } & FAULT_TRIED.load() != 0 {
+        return 0;
+    }
+    let on_text = unsafe { fault_on_text::<Probed>(vmf) };
+    let Some(entry) = entry(unsafe { bpf_get_current_cgroup_id() }) else { return 0 };
+    unsafe {
+        let counters = &raw mut (*entry).counters;
+        atomic::add(&raw mut (*counters).faults, 1);
+        if on_text {
+            atomic::add(&raw mut (*counters).exec_faults, 1);
+        }
+    }
+    0
+}
+
+/// `mm_filemap_fault(mapping, index)`: no mapping flags, no outcome, so only the number of faults. A retried fault
+/// passes here twice.
+#[btf_tracepoint(function = "mm_filemap_fault")]
+pub fn fault_tracepoint(_ctx: BtfTracePointContext) -> i32 {
+    if let Some(entry) = entry(unsafe { bpf_get_current_cgroup_id() }) {
+        unsafe { atomic::add(&raw mut (*entry).counters.faults, 1) };
+    }
+    0
+}

@@ -1,0 +1,107 @@
+//! Reading kernel structures through offsets that the loader took from the running kernel's BTF.
+
+use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use memguard_common::globals::ABSENT;
+
+use crate::globals::{
+    CGROUP_KN, CSS_SET_DFL_CGRP, FOLIO_FLAGS, FOLIO_NR_PAGES, KERNFS_ID, MEMCG_CGROUP, PG_HEAD, PG_SWAPBACKED,
+    TASK_CGROUPS, VM_FAULT_FLAGS, VM_FAULT_VMA, VMA_FLAGS,
+};
+
+/// `VM_EXEC` of include/linux/mm.h: a macro, so not in BTF; the same value on every architecture and kernel since 1.0.
+const VM_EXEC: u64 = 0x4;
+
+/// How kernel memory is read.
+pub trait Memory {
+    /// The value of type `T` at `base + offset`, or 0 where it cannot be read.
+    unsafe fn read<T: Copy + Default>(base: *const u8, offset: &Global<u32>) -> T;
+}
+
+/// A plain load. Only through pointers whose type the verifier knows from BTF (arguments of BTF tracepoints and
+/// fentry, and what is reached from them): it checks each load when the program is loaded, and the kernel's exception
+/// table turns a bad pointer into 0.
+pub struct Typed;
+
+/// `bpf_probe_read_kernel()`, for pointers that come out of registers (kprobes).
+pub struct Probed;
+
+impl Memory for Typed {
+    #[inline(always)]
+    unsafe fn read<T: Copy + Default>(base: *const u8, offset: &Global<u32>) -> T {
+        unsafe { base.add(offset.load() as usize).cast::<T>().read_volatile() }
+    }
+}
+
+impl Memory for Probed {
+    #[inline(always)]
+    unsafe fn read<T: Copy + Default>(base: *const u8, offset: &Global<u32>) -> T {
+        unsafe { bpf_probe_read_kernel(base.add(offset.load() as usize).cast::<T>()) }.unwrap_or_default()
+    }
+}
+
+/// A pointer cannot implement `Default`, so it is read as its address.
+#[inline(always)]
+unsafe fn pointer<M: Memory>(base: *const u8, offset: &Global<u32>) -> *const u8 {
+    unsafe { M::read::<usize>(base, offset) as *const u8 }
+}
+
+/// `vmf->vma->vm_flags & VM_EXEC`: is this a fault on program text?
+#[inline(always)]
+pub unsafe fn fault_on_text<M: Memory>(vmf: *const u8) -> bool {
+    let vma = unsafe { pointer::<M>(vmf, &VM_FAULT_VMA) };
+    !vma.is_null() && unsafe { M::read::<u64>(vma, &VMA_FLAGS) } & VM_EXEC != 0
+}
+
+/// `vmf->flags`.
+#[inline(always)]
+pub unsafe fn fault_flags<M: Memory>(vmf: *const u8) -> u32 {
+    unsafe { M::read::<u32>(vmf, &VM_FAULT_FLAGS) }
+}
+
+/// Pages of a folio that belongs to a file, or 0 for anonymous and shmem folios.
+///
+/// The kernel tells them apart by `PG_swapbacked` (`folio_is_file_lru()`), and a folio of one page has no `PG_head`
+/// and no page count of its own (`folio_nr_pages()`).
+#[inline(always)]
+pub unsafe fn file_folio_pages<M: Memory>(folio: *const u8) -> u64 {
+    let flags = unsafe { M::read::<u64>(folio, &FOLIO_FLAGS) };
+    if flags >> (PG_SWAPBACKED.load() & 63) & 1 != 0 {
+        return 0;
+    }
+    if FOLIO_NR_PAGES.load() == ABSENT || PG_HEAD.load() == ABSENT || flags >> (PG_HEAD.load() & 63) & 1 == 0 {
+        return 1;
+    }
+    u64::from(unsafe { M::read::<u32>(folio, &FOLIO_NR_PAGES) })
+}
+
+/// `cgrp->kn->id`.
+#[inline(always)]
+pub unsafe fn cgroup_id<M: Memory>(cgroup: *const u8) -> u64 {
+    if cgroup.is_null() {
+        return 0;
+    }
+    let kn = unsafe { pointer::<M>(cgroup, &CGROUP_KN) };
+    if kn.is_null() { 0 } else { unsafe { M::read::<u64>(kn, &KERNFS_ID) } }
+}
+
+/// `memcg->css.cgroup->kn->id`.
+#[inline(always)]
+pub unsafe fn memcg_id<M: Memory>(memcg: *const u8) -> u64 {
+    if memcg.is_null() {
+        return 0;
+    }
+    unsafe { cgroup_id::<M>(pointer::<M>(memcg, &MEMCG_CGROUP)) }
+}
+
+/// `task->cgroups->dfl_cgrp->kn->id`: the task's cgroup in the v2 hierarchy.
+#[inline(always)]
+pub unsafe fn task_cgroup_id<M: Memory>(task: *const u8) -> u64 {
+    if task.is_null() {
+        return 0;
+    }
+    let css_set = unsafe { pointer::<M>(task, &TASK_CGROUPS) };
+    if css_set.is_null() {
+        return 0;
+    }
+    unsafe { cgroup_id::<M>(pointer::<M>(css_set, &CSS_SET_DFL_CGRP)) }
+}

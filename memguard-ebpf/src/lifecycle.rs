@@ -1,0 +1,30 @@
+//! Cgroups that come and go.
+
+use aya_ebpf::{
+    bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
+use memguard_common::Kind;
+
+use crate::{
+    kernel::{Typed, cgroup_id},
+    maps::CGROUPS,
+    oom::send,
+};
+
+/// `cgroup_mkdir(struct cgroup *, const char *path)`. Nobody has to hurry for it: the record waits for the next
+/// wake-up.
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_made(ctx: BtfTracePointContext) -> i32 {
+    let id = unsafe { cgroup_id::<Typed>(ctx.arg(0)) };
+    send(Kind::CgroupMade, id, u64::from(BPF_RB_NO_WAKEUP));
+    0
+}
+
+/// `cgroup_rmdir(struct cgroup *, const char *path)`: makes room in the map.
+#[btf_tracepoint(function = "cgroup_rmdir")]
+pub fn cgroup_removed(ctx: BtfTracePointContext) -> i32 {
+    let id = unsafe { cgroup_id::<Typed>(ctx.arg(0)) };
+    let _ = CGROUPS.remove(id);
+    send(Kind::CgroupRemoved, id, u64::from(BPF_RB_NO_WAKEUP));
+    0
+}

@@ -1,0 +1,220 @@
+//! What the tracer said last about each cgroup.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+use memguard_common::{Counters, record::Snapshot};
+
+use crate::{
+    cgroup::Tree,
+    engine::{ReclaimSample, TracerSample, UnitId},
+    kernel::Coverage,
+};
+
+/// Latest counters by cgroup.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    cgroups: HashMap<u64, Seen>,
+    /// Counters of cgroups that are gone, by the unit above them: a sum over a subtree must not shrink.
+    retired: HashMap<UnitId, Counters>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    counters: Counters,
+    limit_owner: Option<u64>,
+    /// The cgroup itself and all above it; empty until its path is known.
+    lineage: Vec<UnitId>,
+    /// A cycle ended since the last tick.
+    fresh: bool,
+}
+
+/// A cgroup whose tasks reclaimed since the last tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reclaiming {
+    pub(super) cgroup: u64,
+    /// Whose limit it was for, if the tracer told.
+    pub(super) limit_owner: Option<u64>,
+}
+
+impl Activity {
+    pub(super) fn snapshot(&mut self, snapshot: &Snapshot) {
+        let seen = self.cgroups.entry(snapshot.header.cgroup_id).or_insert_with(|| Seen {
+            counters: Counters::default(),
+            limit_owner: None,
+            lineage: Vec::new(),
+            fresh: false,
+        });
+        seen.fresh = true;
+        seen.counters = snapshot.counters;
+        seen.limit_owner = (snapshot.limit_owner != 0).then_some(snapshot.limit_owner);
+    }
+
+    /// The cgroup was removed: its counters stay in the sums of the units above it.
+    pub(super) fn removed(&mut self, cgroup: u64) {
+        if let Some(gone) = self.cgroups.remove(&cgroup) {
+            for unit in gone.lineage.iter().filter(|unit| unit.0 != cgroup) {
+                self.retired.entry(*unit).or_default().accumulate(&gone.counters);
+            }
+        }
+        self.retired.remove(&UnitId(cgroup));
+    }
+
+    /// Forgets what was kept for a unit that is not watched any more.
+    pub(super) fn forget_unit(&mut self, unit: UnitId) {
+        self.retired.remove(&unit);
+    }
+
+    /// Whether a cgroup reclaimed since the last tick.
+    pub(super) fn any_fresh(&self) -> bool {
+        self.cgroups.values().any(|seen| seen.fresh)
+    }
+
+    /// Those that reclaimed since the last call.
+    pub(super) fn take_fresh(&mut self) -> Vec<Reclaiming> {
+        let mut fresh: Vec<_> = self
+            .cgroups
+            .iter_mut()
+            .filter_map(|(cgroup, seen)| {
+                std::mem::take(&mut seen.fresh)
+                    .then_some(Reclaiming { cgroup: *cgroup, limit_owner: seen.limit_owner })
+            })
+            .collect();
+        fresh.sort_unstable_by_key(|reclaiming| reclaiming.cgroup);
+        fresh
+    }
+
+    /// Looks up who stands above the cgroups that are new.
+    pub(super) fn place(&mut self, tree: &Tree, ids: &HashMap<&Path, u64>) {
+        for (cgroup, seen) in self.cgroups.iter_mut().filter(|(_, seen)| seen.lineage.is_empty()) {
+            if let Some(path) = tree.path(*cgroup) {
+                let above = path.ancestors().take_while(|above| above.starts_with(tree.root()));
+                seen.lineage = above.filter_map(|above| ids.get(above).copied().map(UnitId)).collect();
+            }
+        }
+    }
+
+    /// Whether a cgroup has no place in the tree yet.
+    pub(super) fn any_unplaced(&self) -> bool {
+        self.cgroups.values().any(|seen| seen.lineage.is_empty() && seen.fresh)
+    }
+
+    /// Drops cgroups that exist no more, for when their removal can't be hooked.
+    pub(super) fn keep_only(&mut self, exists: impl Fn(u64) -> bool) {
+        let gone: Vec<u64> = self.cgroups.keys().copied().filter(|id| !exists(*id)).collect();
+        for cgroup in gone {
+            self.removed(cgroup);
+        }
+    }
+
+    /// The counters of each of `units`, summed over its subtree.
+    pub(super) fn sums(&self, units: &HashSet<UnitId>) -> HashMap<UnitId, Counters> {
+        let mut sums: HashMap<UnitId, Counters> = HashMap::with_capacity(units.len());
+        for (unit, retired) in self.retired.iter().filter(|(unit, _)| units.contains(unit)) {
+            sums.entry(*unit).or_default().accumulate(retired);
+        }
+        for seen in self.cgroups.values() {
+            for unit in seen.lineage.iter().filter(|unit| units.contains(unit)) {
+                sums.entry(*unit).or_default().accumulate(&seen.counters);
+            }
+        }
+        sums
+    }
+}
+
+/// Counters as the engine takes them: only those that the plan's hooks really count.
+pub(super) fn sample(counters: &Counters, coverage: Coverage) -> TracerSample {
+    let text_faults = if coverage.major_faults { counters.exec_major_faults } else { counters.exec_faults };
+    TracerSample {
+        reclaim: coverage.reclaim.then_some(ReclaimSample {
+            cycles: counters.cycles,
+            empty_cycles: counters.empty_cycles,
+            pages: counters.pages_reclaimed,
+            task_ns: counters.reclaim_ns,
+            wall_ns: counters.reclaim_wall_ns,
+        }),
+        faults: coverage.faults.then_some(counters.faults),
+        text_faults: coverage.text_faults.then_some(text_faults),
+        major_faults: coverage.major_faults.then_some(counters.major_faults),
+        refaults: coverage.refaults.then_some(counters.refaults),
+        oom_victims: coverage.oom_victims.then_some(counters.oom_victims),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::MetadataExt as _};
+
+    use memguard_common::RecordHeader;
+
+    use super::*;
+
+    fn snapshot(cgroup_id: u64, cycles: u64) -> Snapshot {
+        Snapshot {
+            header: RecordHeader { kind: 1, size: 0, at_ns: 0, cgroup_id },
+            counters: Counters { cycles, ..Counters::default() },
+            limit_owner: 0,
+            tasks_in_reclaim: 0,
+        }
+    }
+
+    #[test]
+    fn sums_cover_the_subtree_and_do_not_shrink() {
+        let dir = tempfile::tempdir().unwrap();
+        let (scope, one, two) = (dir.path().join("a.scope"), dir.path().join("a.scope/one"), dir.path().join("a.scope/two"));
+        fs::create_dir_all(&one).unwrap();
+        fs::create_dir_all(&two).unwrap();
+        let id = |path: &Path| fs::metadata(path).unwrap().ino();
+        let mut tree = Tree::new(dir.path());
+        tree.walk();
+        let ids = tree.iter().map(|(id, path)| (path, id)).collect();
+
+        let mut activity = Activity::default();
+        activity.snapshot(&snapshot(id(&one), 5));
+        activity.snapshot(&snapshot(id(&two), 7));
+        assert!(activity.any_unplaced());
+        activity.place(&tree, &ids);
+        assert!(!activity.any_unplaced());
+        let unit = UnitId(id(&scope));
+        let units = HashSet::from([unit, UnitId(id(&two))]);
+        assert_eq!(activity.sums(&units)[&unit].cycles, 12);
+        assert_eq!(activity.sums(&units)[&UnitId(id(&two))].cycles, 7);
+
+        activity.snapshot(&snapshot(id(&one), 6));
+        activity.removed(id(&one));
+        assert_eq!(activity.sums(&units)[&unit].cycles, 13, "what is gone still counts");
+        activity.keep_only(|_| false);
+        assert_eq!(activity.sums(&units)[&unit].cycles, 13);
+        activity.forget_unit(unit);
+        assert!(activity.sums(&units).is_empty());
+    }
+
+    #[test]
+    fn each_reclaiming_cgroup_is_told_once() {
+        let mut activity = Activity::default();
+        activity.snapshot(&snapshot(3, 1));
+        activity.snapshot(&snapshot(3, 2));
+        assert_eq!(activity.take_fresh(), [Reclaiming { cgroup: 3, limit_owner: None }]);
+        assert!(activity.take_fresh().is_empty() && !activity.any_fresh());
+    }
+
+    #[test]
+    fn what_no_hook_counts_is_unknown_and_not_zero() {
+        let all = Coverage {
+            reclaim: true,
+            limit_owner: true,
+            faults: true,
+            text_faults: true,
+            major_faults: true,
+            refaults: true,
+            oom_victims: true,
+        };
+        let counters = Counters { exec_faults: 9, exec_major_faults: 4, ..Counters::default() };
+        assert_eq!(sample(&counters, all).text_faults, Some(4));
+        assert_eq!(sample(&counters, Coverage { major_faults: false, ..all }).text_faults, Some(9), "kprobe");
+        let blind = Coverage { text_faults: false, major_faults: false, refaults: false, ..all };
+        assert_eq!((sample(&counters, blind).text_faults, sample(&counters, blind).refaults), (None, None));
+    }
+}

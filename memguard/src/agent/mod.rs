@@ -1,0 +1,410 @@
+//! The loop: wakes up when the tracer says that a cgroup is under reclaim, looks at it once a second until it is calm
+//! again, and sleeps.
+
+mod activity;
+mod poll;
+mod respond;
+mod unit;
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use memguard_common::Record;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior, interval_at},
+};
+
+use self::{activity::Activity, poll::Poller, respond::Outcome, unit::Unit};
+use crate::{
+    cgroup::{CgroupRoot, Tree, lineage},
+    engine::{Engine, Observation, Settings, State, UnitId},
+    kernel::{Coverage, Level, Plan},
+    protect,
+    respond::{Actions, Mode, Policy},
+    telemetry::{Cost, Event, StateChange, Summary, emit},
+    tracer::{Ring, Tracer},
+};
+
+/// How the agent runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub mode: Mode,
+    pub engine: Settings,
+    pub policy: Policy,
+    /// Time between two looks at a cgroup under reclaim.
+    pub tick: Duration,
+    /// Time between two reports of refault rates.
+    pub report_interval: Duration,
+    /// End after this time; run until a signal without it.
+    pub duration: Option<Duration>,
+    /// How long to wait for the last process after a kill.
+    pub kill_patience: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            engine: Settings::default(),
+            policy: Policy::default(),
+            tick: Duration::from_secs(1),
+            report_interval: Duration::from_secs(30),
+            duration: None,
+            kill_patience: Duration::from_secs(20),
+        }
+    }
+}
+
+/// A cgroup that has not reclaimed for this long is let go.
+const IDLE_AFTER: Duration = Duration::from_secs(30);
+/// Cgroups watched at once; each holds some nine open files.
+const MOST_UNITS: usize = 1024;
+/// Refault reports at one time: those with the highest rates.
+const MOST_REPORTS: usize = 16;
+/// A change between calm and pressed is told at most this often for each cgroup; suspicion always is.
+const TOLD_AT_MOST_EVERY: Duration = Duration::from_secs(30);
+/// The tree is walked at most this often for cgroups that are not in it.
+const WALK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+
+/// Joins everything. `A` is what may be done to the world.
+#[derive(Debug)]
+pub struct Agent<A> {
+    config: Config,
+    actions: A,
+    tree: Tree,
+    /// memguard's own cgroup and all above it.
+    own: Vec<u64>,
+    tracer: Option<Tracer>,
+    coverage: Option<Coverage>,
+    level: Level,
+    activity: Activity,
+    poller: Poller,
+    engine: Engine,
+    units: HashMap<UnitId, Unit>,
+    actions_under_way: JoinSet<Outcome>,
+    began: Instant,
+    last_walk: Option<Duration>,
+    last_report: Duration,
+    records: u64,
+    wake_ups: u64,
+    /// Units turned away because there were too many.
+    turned_away: u64,
+    summary: Summary,
+}
+
+/// `CLOCK_MONOTONIC`, the clock of the ring's records too.
+fn now() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+impl<A: Actions> Agent<A> {
+    #[must_use]
+    pub fn new(
+        config: Config,
+        actions: A,
+        root: &CgroupRoot,
+        own: Option<&Path>,
+        plan: &Plan,
+        tracer: Option<Tracer>,
+    ) -> Self {
+        let mut tree = Tree::new(root.path());
+        tree.walk();
+        Self {
+            engine: Engine::new(config.engine.clone()),
+            summary: Summary { mode: config.mode, ..Summary::default() },
+            own: own.map(|path| lineage(root.path(), path)).unwrap_or_default(),
+            coverage: tracer.is_some().then(|| plan.coverage()),
+            level: plan.level,
+            config,
+            actions,
+            tree,
+            tracer,
+            activity: Activity::default(),
+            poller: Poller::default(),
+            units: HashMap::new(),
+            actions_under_way: JoinSet::new(),
+            began: Instant::now(),
+            last_walk: None,
+            last_report: now(),
+            records: 0,
+            wake_ups: 0,
+            turned_away: 0,
+        }
+    }
+
+    /// Runs until SIGINT, SIGTERM or the configured time.
+    pub async fn run(mut self, mut ring: Option<Ring>) -> std::io::Result<Summary> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let deadline = self.config.duration.map(|duration| tokio::time::Instant::now() + duration);
+        // Without a tracer nothing wakes memguard up, so it looks all the time.
+        let mut ticking = ring.is_none().then(|| self.ticks());
+        loop {
+            tokio::select! {
+                woken = woken(&mut ring) => {
+                    if let Err(error) = woken {
+                        tracing::error!(%error, "the ring buffer can't be waited for any more; looking every second instead");
+                        ring = None;
+                        ticking = Some(self.ticks());
+                        continue;
+                    }
+                    self.wake_ups += 1;
+                    self.drain(ring.as_mut());
+                    if ticking.is_none() && self.activity.any_fresh() {
+                        ticking = Some(self.ticks());
+                    }
+                }
+                () = tick(&mut ticking) => {
+                    self.drain(ring.as_mut());
+                    self.look(now(), ring.is_none());
+                    self.report(ring.as_ref());
+                    if self.units.is_empty() && ring.is_some() {
+                        ticking = None;
+                    }
+                }
+                Some(outcome) = self.actions_under_way.join_next() => match outcome {
+                    Ok(outcome) => self.finished(outcome),
+                    Err(error) => tracing::error!(%error, "an action was lost"),
+                },
+                () = until(deadline) => break,
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+            }
+        }
+        // What was begun is finished before the end.
+        while let Some(outcome) = self.actions_under_way.join_next().await {
+            if let Ok(outcome) = outcome {
+                self.finished(outcome);
+            }
+        }
+        self.summary.watched_for_s = self.began.elapsed().as_secs_f64();
+        for unit in self.units.values_mut() {
+            if let Some(report) = unit.report(self.engine.state(UnitId(unit.name.id))) {
+                emit(&Event::Refaults(Box::new(report)));
+            }
+        }
+        emit(&Event::Cost(Box::new(self.cost(ring.as_ref()))));
+        emit(&Event::Summary(Box::new(self.summary.clone())));
+        Ok(self.summary)
+    }
+
+    fn ticks(&self) -> Interval {
+        let mut ticks = interval_at(tokio::time::Instant::now(), self.config.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
+    /// Takes in what the hooks handed over.
+    fn drain(&mut self, ring: Option<&mut Ring>) {
+        let Some(ring) = ring else { return };
+        ring.drain(|record| {
+            self.records += 1;
+            match record {
+                Record::Snapshot(snapshot) => self.activity.snapshot(&snapshot),
+                Record::OomVictim(header) => {
+                    tracing::debug!(cgroup = header.cgroup_id, "the kernel's OOM killer chose a victim");
+                }
+                // Found by a walk of the tree when it first reclaims.
+                Record::CgroupMade(_) => {}
+                Record::CgroupRemoved(header) => {
+                    self.activity.removed(header.cgroup_id);
+                    self.tree.remove(header.cgroup_id);
+                }
+            }
+        });
+    }
+
+    /// One look at everything that is, or was a moment ago, under reclaim.
+    fn look(&mut self, now: Duration, poll: bool) {
+        if poll {
+            self.walk_if_due(now, Duration::from_secs(5));
+            for owner in self.poller.poll(&self.tree) {
+                if let Some(path) = self.tree.path(owner).map(Path::to_owned) {
+                    self.watch(UnitId(owner), &path, now);
+                }
+            }
+        } else {
+            if self.activity.any_unplaced() {
+                self.walk_if_due(now, WALK_AT_MOST_EVERY);
+            }
+            for reclaiming in self.activity.take_fresh() {
+                if let Some((owner, path)) = self.tree.limit_owner(reclaiming.cgroup, reclaiming.limit_owner) {
+                    self.watch(UnitId(owner), &path, now);
+                }
+            }
+        }
+        let watched: HashSet<UnitId> = self.units.keys().copied().collect();
+        let sums = self.activity.sums(&watched);
+        let mut order: Vec<UnitId> = watched.into_iter().collect();
+        order.sort_unstable();
+        for id in order {
+            let Some(unit) = self.units.get_mut(&id) else { continue };
+            let tracer = self.coverage.map(|coverage| {
+                let counters = sums.get(&id).copied().unwrap_or_default();
+                (activity::sample(&counters, coverage), counters)
+            });
+            match unit.sample(now, tracer) {
+                Ok(sample) => {
+                    let observation = self.engine.observe(id, sample);
+                    self.observed(id, now, observation);
+                }
+                Err(error) if error.is_gone() => {
+                    tracing::debug!(%error, "let go");
+                    self.let_go(id);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a cgroup can't be judged");
+                    self.let_go(id);
+                }
+            }
+            let at_rest = |unit: &Unit| now.saturating_sub(unit.last_active) > IDLE_AFTER && !unit.kill_under_way;
+            if self.engine.state(id) == State::Calm && self.units.get(&id).is_some_and(at_rest) {
+                self.let_go(id);
+            }
+        }
+    }
+
+    fn walk_if_due(&mut self, now: Duration, every: Duration) {
+        if self.last_walk.is_some_and(|last| now.saturating_sub(last) < every) {
+            return;
+        }
+        self.last_walk = Some(now);
+        self.tree.walk();
+        let ids: HashMap<&Path, u64> = self.tree.iter().map(|(id, path)| (path, id)).collect();
+        self.activity.place(&self.tree, &ids);
+        self.activity.keep_only(|id| self.tree.path(id).is_some());
+        if let Some(tracer) = &mut self.tracer {
+            tracer.sweep_if_crowded(|id| self.tree.path(id).is_some());
+        }
+    }
+
+    fn watch(&mut self, id: UnitId, path: &Path, now: Duration) {
+        if let Some(unit) = self.units.get_mut(&id) {
+            unit.last_active = now;
+            return;
+        }
+        if self.units.len() >= MOST_UNITS {
+            self.turned_away += 1;
+            if self.turned_away.is_power_of_two() {
+                tracing::warn!(most = MOST_UNITS, turned_away = self.turned_away, "too many cgroups under reclaim at once");
+            }
+            return;
+        }
+        match Unit::open(self.tree.root(), path, now) {
+            Ok(unit) => {
+                self.summary.under_reclaim += 1;
+                self.units.insert(id, unit);
+            }
+            Err(error) if error.is_gone() => tracing::debug!(%error, "not watched"),
+            Err(error) => tracing::warn!(%error, "a cgroup under reclaim can't be watched"),
+        }
+    }
+
+    fn let_go(&mut self, id: UnitId) {
+        self.engine.forget(id);
+        self.units.remove(&id);
+        self.activity.forget_unit(id);
+    }
+
+    fn observed(&mut self, id: UnitId, now: Duration, observation: Observation) {
+        let Observation { before, state, signals, terms, verdict } = observation;
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        if let Some(latest) = &mut unit.latest {
+            latest.signals.clone_from(&signals);
+        }
+        if state != before {
+            let quiet = state.max(before) <= State::Pressed
+                && unit.last_told.is_some_and(|last| now.saturating_sub(last) < TOLD_AT_MOST_EVERY);
+            if !quiet {
+                unit.last_told = Some(now);
+                let why = match (&terms, state) {
+                    (Some(terms), State::Suspect | State::Livelock) => terms.sentence(),
+                    (Some(terms), _) => {
+                        let missing: Vec<_> = terms.missing().map(|term| term.why.as_str()).collect();
+                        format!("not a livelock: {}", missing.join("; "))
+                    }
+                    (None, _) => "no signals over a whole window yet".to_owned(),
+                };
+                let unit = unit.name.clone();
+                emit(&Event::State(Box::new(StateChange { unit, from: before, to: state, why, signals })));
+            }
+        }
+        if state >= State::Suspect && before < State::Suspect {
+            self.prepare(id);
+        } else if state < State::Suspect
+            && let Some(unit) = self.units.get_mut(&id)
+        {
+            unit.victim = None;
+        }
+        if let Some(verdict) = verdict {
+            self.respond(id, verdict);
+        }
+    }
+
+    fn report(&mut self, ring: Option<&Ring>) {
+        let now = now();
+        if now.saturating_sub(self.last_report) < self.config.report_interval {
+            return;
+        }
+        self.last_report = now;
+        let mut reports: Vec<_> = self
+            .units
+            .iter_mut()
+            .filter_map(|(id, unit)| unit.report(self.engine.state(*id)))
+            .collect();
+        reports.sort_by(|a, b| b.refaults_per_s.mean.total_cmp(&a.refaults_per_s.mean));
+        let left_out = reports.len().saturating_sub(MOST_REPORTS);
+        let any = !reports.is_empty();
+        for report in reports.into_iter().take(MOST_REPORTS) {
+            emit(&Event::Refaults(Box::new(report)));
+        }
+        if left_out > 0 {
+            tracing::info!(left_out, "more cgroups are under reclaim, with lower refault rates");
+        }
+        if any {
+            emit(&Event::Cost(Box::new(self.cost(ring))));
+        }
+    }
+
+    fn cost(&self, ring: Option<&Ring>) -> Cost {
+        let (resident_kib, resident_peak_kib) = protect::resident_kib();
+        Cost {
+            cpu_s: protect::cpu_seconds(),
+            up_s: self.began.elapsed().as_secs_f64(),
+            resident_kib,
+            resident_peak_kib,
+            records: self.records,
+            wake_ups: self.wake_ups,
+            tracer: self.tracer.as_ref().zip(ring).map(|(tracer, ring)| tracer.cost(ring)),
+        }
+    }
+}
+
+async fn woken(ring: &mut Option<Ring>) -> std::io::Result<()> {
+    match ring {
+        Some(ring) => ring.woken().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(ticking: &mut Option<Interval>) {
+    match ticking {
+        Some(ticks) => {
+            ticks.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,148 @@
+//! What the agent does about a verdict.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{Agent, unit};
+use crate::{
+    cgroup::CgroupHandle,
+    engine::{UnitId, Verdict},
+    respond::{ActionError, Actions, Decision, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
+    telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit},
+};
+
+/// An action that has come to its end.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    unit: UnitId,
+    incident: String,
+    victim: CgroupName,
+    on_behalf_of: CgroupName,
+    method: Method,
+    verdict_to_action: Duration,
+    result: Result<Ended, ActionError>,
+}
+
+impl<A: Actions> Agent<A> {
+    /// The cgroup turned suspect: open now what a kill will need.
+    pub(super) fn prepare(&mut self, id: UnitId) {
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        if !unit.was_suspect {
+            unit.was_suspect = true;
+            self.summary.suspected += 1;
+        }
+        let Some(path) = self.tree.victim(&unit.path()) else { return };
+        unit.victim = open_armed(&path);
+    }
+
+    /// Verdict, plan, fresh check, action; every way it can go leaves a line in the log.
+    pub(super) fn respond(&mut self, id: UnitId, verdict: Verdict) {
+        let decided = Instant::now();
+        let Some(unit) = self.units.get_mut(&id) else { return };
+        let Some(latest) = unit.latest.clone() else { return };
+        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let incident = format!("mg-{seconds}-{id}");
+        let on_behalf_of = unit.name.clone();
+
+        // The victim may be another one than when the cgroup turned suspect: another container of the pod grew.
+        let victim_path = self.tree.victim(&unit.path());
+        let armed = unit.victim.take().filter(|victim| {
+            victim_path.as_deref() == Some(victim.path()) && victim.check_identity().is_ok()
+        });
+        let victim = armed.or_else(|| victim_path.as_deref().and_then(open_armed));
+        let facts = PlanFacts {
+            root: self.tree.root(),
+            owner: unit.handle.path(),
+            victim: victim.as_ref().map(|victim| (UnitId(victim.inode()), victim.path())),
+            own: &self.own,
+            under_way: unit.kill_under_way,
+        };
+        let decision = match (plan(&facts, &self.config.policy), victim) {
+            (Decision::Suppress(reason), _) => Err(reason),
+            (Decision::End { .. }, None) => Err(Suppressed::NoVictim),
+            (Decision::End { method, .. }, Some(victim)) => {
+                let thresholds = &self.config.engine.thresholds;
+                fresh_check(&unit.handle, &victim, &verdict, latest.memory.oom_kills, thresholds).map(|()| (victim, method))
+            }
+        };
+        // First the kill, then the words: the log waits for nobody, but its lines take time to write down.
+        let outcome = match decision {
+            Ok((victim, method)) => {
+                let victim_name = unit::name(self.tree.root(), victim.inode(), victim.path());
+                let action = self.actions.end(victim, method, self.config.kill_patience);
+                let verdict_to_action = decided.elapsed();
+                unit.kill_under_way = true;
+                let (incident, on_behalf_of) = (incident.clone(), on_behalf_of.clone());
+                self.actions_under_way.spawn(async move {
+                    let result = action.await;
+                    Outcome { unit: id, incident, victim: victim_name, on_behalf_of, method, verdict_to_action, result }
+                });
+                None
+            }
+            Err(reason) => Some(reason),
+        };
+        self.summary.verdict(
+            &incident,
+            &on_behalf_of.cgroup,
+            self.began.elapsed().as_secs_f64(),
+            verdict.terms.sentence(),
+        );
+        // In observe mode nothing changes, so one verdict for one livelock is enough.
+        if self.config.mode == Mode::Enforce {
+            self.engine.acted(id, verdict.at);
+        }
+        emit(&Event::Verdict(Box::new(VerdictEvent {
+            incident: incident.clone(),
+            mode: self.config.mode,
+            unit: on_behalf_of.clone(),
+            suspect_for_s: verdict.at.saturating_sub(verdict.suspect_since).as_secs_f64(),
+            verdict,
+            memory: latest.memory,
+            tracer: latest.tracer,
+            signals_from: self.level,
+        })));
+        if let Some(reason) = outcome {
+            self.summary.suppressed(&incident, &reason.to_string());
+            emit(&Event::Suppressed(Box::new(SuppressedAction { incident, unit: on_behalf_of, reason })));
+        }
+    }
+
+    pub(super) fn finished(&mut self, outcome: Outcome) {
+        if let Some(unit) = self.units.get_mut(&outcome.unit) {
+            unit.kill_under_way = false;
+        }
+        let (ended, error) = match outcome.result {
+            Ok(ended) => (Some(ended), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let action = Action {
+            incident: outcome.incident,
+            victim: outcome.victim,
+            on_behalf_of: outcome.on_behalf_of,
+            method: outcome.method,
+            verdict_to_action_ms: outcome.verdict_to_action.as_secs_f64() * 1e3,
+            ended,
+            error,
+        };
+        self.summary.action(&action);
+        emit(&Event::Action(Box::new(action)));
+    }
+}
+
+/// Opens what may have to be killed. That cgroup.kill can't be opened is told by the kill itself, if it comes to it.
+fn open_armed(path: &Path) -> Option<CgroupHandle> {
+    match CgroupHandle::open(path) {
+        Ok(mut victim) => {
+            if let Err(error) = victim.arm() {
+                tracing::debug!(%error, "cgroup.kill can't be opened early");
+            }
+            Some(victim)
+        }
+        Err(error) => {
+            tracing::debug!(%error, "what would have to be killed can't be opened");
+            None
+        }
+    }
+}

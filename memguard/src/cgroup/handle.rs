@@ -1,0 +1,332 @@
+//! One cgroup, held open.
+//!
+//! Files are opened once, when the cgroup is first looked at, and read again from their beginning: while the node
+//! thrashes, no path has to be walked and nothing has to be opened to decide and to kill.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::{CgroupError, parse};
+use crate::engine::{Memory, Pressure, Stall};
+
+/// An open cgroup folder with its open files.
+#[derive(Debug)]
+pub struct CgroupHandle {
+    path: PathBuf,
+    inode: u64,
+    folder: OwnedFd,
+    current: File,
+    max: File,
+    high: Option<File>,
+    stat: File,
+    events: File,
+    memory_pressure: Option<File>,
+    io_pressure: Option<File>,
+    state: File,
+    kill: Option<File>,
+}
+
+/// How a kill went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Killed {
+    /// `populated 0`: no process is left.
+    Dead,
+    /// The cgroup was removed meanwhile, which needs it to be empty.
+    Gone,
+}
+
+/// memory.stat is the longest file that is read: about 2.5 KiB on 6.18.
+const LONGEST_FILE: usize = 16 * 1024;
+
+fn read<'b>(file: &File, path: &Path, name: &str, buffer: &'b mut [u8]) -> Result<&'b str, CgroupError> {
+    let mut filled = 0;
+    loop {
+        match file.read_at(&mut buffer[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(CgroupError::io("read", path.join(name), error)),
+        }
+        if filled == buffer.len() {
+            break;
+        }
+    }
+    std::str::from_utf8(&buffer[..filled])
+        .map_err(|error| CgroupError::Malformed { path: path.join(name), what: error.to_string() })
+}
+
+impl CgroupHandle {
+    /// Opens the cgroup at `path` and everything that is read of it regularly.
+    pub fn open(path: &Path) -> Result<Self, CgroupError> {
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(CWD, path, flags, Mode::empty()).map_err(|e| CgroupError::io("open", path, e))?;
+        let inode = rustix::fs::fstat(&folder).map_err(|e| CgroupError::io("stat", path, e))?.st_ino;
+        let open = |name: &str| {
+            openat(&folder, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .map(File::from)
+                .map_err(|error| CgroupError::io("open", path.join(name), error))
+        };
+        // PSI may be off for the kernel (no file) or for cgroups (EOPNOTSUPP); memory.high is there since 4.5.
+        let optional = |name: &str| open(name).ok();
+        Ok(Self {
+            inode,
+            current: open("memory.current")?,
+            max: open("memory.max")?,
+            high: optional("memory.high"),
+            stat: open("memory.stat")?,
+            events: open("memory.events")?,
+            memory_pressure: optional("memory.pressure"),
+            io_pressure: optional("io.pressure"),
+            state: open("cgroup.events")?,
+            kill: None,
+            path: path.to_owned(),
+            folder,
+        })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Inode number of the folder, which is the cgroup's id.
+    #[must_use]
+    pub const fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    fn parsed<T>(
+        &self,
+        file: &File,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, CgroupError> {
+        let mut buffer = [0; LONGEST_FILE];
+        parse(read(file, &self.path, name, &mut buffer)?)
+            .map_err(|what| CgroupError::Malformed { path: self.path.join(name), what })
+    }
+
+    /// Reads memory.current, memory.max, memory.high, memory.events and memory.stat.
+    pub fn memory(&self) -> Result<Memory, CgroupError> {
+        let mut memory = Memory {
+            current: self.parsed(&self.current, "memory.current", parse::number)?,
+            max: self.parsed(&self.max, "memory.max", parse::limit)?,
+            ..Memory::default()
+        };
+        if let Some(high) = &self.high {
+            memory.high = self.parsed(high, "memory.high", parse::limit)?;
+        }
+        self.parsed(&self.events, "memory.events", |text| {
+            parse::flat_keyed(text, |key, value| match key {
+                "max" => memory.max_events = value,
+                "high" => memory.high_events = value,
+                "oom" => memory.oom_events = value,
+                "oom_kill" => memory.oom_kills = value,
+                _ => {}
+            });
+            Ok(())
+        })?;
+        // Those without which nothing can be judged: a kernel that renames one must not look like a calm cgroup.
+        let mut needed = [("anon", false), ("file", false), ("shmem", false), ("pgsteal", false), ("workingset_refault_file", false)];
+        self.parsed(&self.stat, "memory.stat", |text| {
+            parse::flat_keyed(text, |key, value| {
+                match key {
+                    "anon" => memory.anon = value,
+                    "file" => memory.file = value,
+                    "shmem" => memory.shmem = value,
+                    "pgsteal" => memory.steals = value,
+                    "workingset_refault_file" => memory.refaults = value,
+                    "pgmajfault" => memory.major_faults = value,
+                    _ => return,
+                }
+                if let Some(seen) = needed.iter_mut().find(|(name, _)| *name == key) {
+                    seen.1 = true;
+                }
+            });
+            match needed.iter().find(|(_, seen)| !seen) {
+                Some((missing, _)) => Err(format!("has no `{missing}`")),
+                None => Ok(()),
+            }
+        })?;
+        Ok(memory)
+    }
+
+    /// Reads the PSI files, as far as there are any.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        let read = |file: &Option<File>, name| -> Option<Stall> {
+            self.parsed(file.as_ref()?, name, parse::pressure).ok()
+        };
+        Pressure {
+            memory: read(&self.memory_pressure, "memory.pressure"),
+            io: read(&self.io_pressure, "io.pressure"),
+        }
+    }
+
+    /// Whether a process is left in the cgroup or below it.
+    pub fn populated(&self) -> Result<bool, CgroupError> {
+        self.parsed(&self.state, "cgroup.events", |text| {
+            let mut populated = None;
+            parse::flat_keyed(text, |key, value| {
+                if key == "populated" {
+                    populated = Some(value != 0);
+                }
+            });
+            populated.ok_or_else(|| "has no `populated`".to_owned())
+        })
+    }
+
+    /// Opens cgroup.kill, so that the kill itself needs nothing but a write. Kernel 5.14 and newer.
+    pub fn arm(&mut self) -> Result<(), CgroupError> {
+        if self.kill.is_none() {
+            let file = openat(&self.folder, "cgroup.kill", OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|error| CgroupError::io("open", self.path.join("cgroup.kill"), error))?;
+            self.kill = Some(File::from(file));
+        }
+        Ok(())
+    }
+
+    /// Closes cgroup.kill again.
+    pub fn disarm(&mut self) {
+        self.kill = None;
+    }
+
+    /// Checks that the path still leads to this very cgroup.
+    pub fn check_identity(&self) -> Result<(), CgroupError> {
+        let now = std::fs::symlink_metadata(&self.path).map_err(|e| CgroupError::io("stat", &self.path, e))?.ino();
+        if now == self.inode {
+            Ok(())
+        } else {
+            Err(CgroupError::Replaced { path: self.path.clone(), expected: self.inode, now })
+        }
+    }
+
+    /// Kills every process in the cgroup and below it: `1` to cgroup.kill.
+    pub fn kill(&mut self) -> Result<(), CgroupError> {
+        self.arm()?;
+        let Some(kill) = &self.kill else { return Ok(()) };
+        kill.write_all_at(b"1", 0).map_err(|error| CgroupError::io("write 1 to", self.path.join("cgroup.kill"), error))
+    }
+
+    /// Waits until no process is left. A task in an uninterruptible wait dies late, so this can take its time; `None`
+    /// after `patience`.
+    pub async fn wait_until_empty(&self, patience: Duration) -> Result<Option<Killed>, CgroupError> {
+        const POLL: Duration = Duration::from_millis(5);
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match self.populated() {
+                Ok(false) => return Ok(Some(Killed::Dead)),
+                Err(error) if error.is_gone() => return Ok(Some(Killed::Gone)),
+                Err(error) => return Err(error),
+                Ok(true) if tokio::time::Instant::now() >= deadline => return Ok(None),
+                Ok(true) => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A folder that looks like a cgroup.
+    pub(crate) fn fake(path: &Path) {
+        fs::create_dir_all(path).unwrap();
+        for (name, text) in [
+            ("memory.current", "1000\n"),
+            ("memory.max", "2000\n"),
+            ("memory.high", "max\n"),
+            ("memory.events", "low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\noom_group_kill 0\n"),
+            ("memory.stat", "anon 10\nfile 30\nshmem 20\npgsteal 5\nworkingset_refault_file 6\npgmajfault 7\nnew_key 1\n"),
+            ("memory.pressure", "some avg10=0.00 total=11\nfull avg10=0.00 total=12\n"),
+            ("cgroup.events", "populated 1\nfrozen 0\n"),
+            ("cgroup.procs", ""),
+            ("cgroup.kill", ""),
+        ] {
+            fs::write(path.join(name), text).unwrap();
+        }
+    }
+
+    #[test]
+    fn reads_a_cgroup() {
+        let dir = tempfile::tempdir().unwrap();
+        fake(dir.path());
+        let handle = CgroupHandle::open(dir.path()).unwrap();
+        let memory = handle.memory().unwrap();
+        assert_eq!((memory.current, memory.max, memory.high), (1000, Some(2000), None));
+        assert_eq!((memory.unreclaimable(), memory.page_cache()), (30, 10));
+        assert_eq!((memory.high_events, memory.max_events, memory.oom_events, memory.oom_kills), (1, 2, 3, 4));
+        assert_eq!((memory.steals, memory.refaults, memory.major_faults), (5, 6, 7));
+        let pressure = handle.pressure();
+        assert_eq!(pressure.memory.unwrap().full, Duration::from_micros(12));
+        assert_eq!(pressure.io, None, "no io.pressure here");
+        assert!(handle.populated().unwrap());
+        assert_eq!(handle.inode(), fs::metadata(dir.path()).unwrap().ino());
+    }
+
+    #[test]
+    fn names_the_file_and_the_value_that_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        fake(dir.path());
+        fs::write(dir.path().join("memory.max"), "lots\n").unwrap();
+        let error = CgroupHandle::open(dir.path()).unwrap().memory().unwrap_err().to_string();
+        assert!(error.contains("memory.max") && error.contains("lots"), "{error}");
+
+        fs::write(dir.path().join("memory.max"), "max\n").unwrap();
+        fs::write(dir.path().join("memory.stat"), "anon 1\nfile 1\nshmem 1\n").unwrap();
+        let error = CgroupHandle::open(dir.path()).unwrap().memory().unwrap_err().to_string();
+        assert!(error.contains("memory.stat") && error.contains("pgsteal"), "{error}");
+
+        fs::write(dir.path().join("memory.stat"), [0xff, 0xfe]).unwrap();
+        let error = CgroupHandle::open(dir.path()).unwrap().memory().unwrap_err().to_string();
+        assert!(error.contains("memory.stat"), "{error}");
+    }
+
+    #[test]
+    fn a_cgroup_that_vanished_or_was_made_anew_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pod");
+        assert!(CgroupHandle::open(&path).unwrap_err().is_gone());
+        fake(&path);
+        let handle = CgroupHandle::open(&path).unwrap();
+        handle.check_identity().unwrap();
+        fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+        assert!(matches!(handle.check_identity(), Err(CgroupError::Gone { .. })));
+        fake(&path);
+        assert!(matches!(handle.check_identity(), Err(CgroupError::Replaced { .. })));
+    }
+
+    #[test]
+    fn a_kill_writes_to_the_file_that_was_opened_early() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("pod"), dir.path().join("moved"));
+        fake(&path);
+        let mut handle = CgroupHandle::open(&path).unwrap();
+        handle.arm().unwrap();
+        fs::rename(&path, &moved).unwrap();
+        handle.kill().unwrap();
+        assert_eq!(fs::read_to_string(moved.join("cgroup.kill")).unwrap(), "1");
+    }
+
+    #[tokio::test]
+    async fn waits_until_the_cgroup_is_empty_but_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        fake(dir.path());
+        let handle = CgroupHandle::open(dir.path()).unwrap();
+        assert_eq!(handle.wait_until_empty(Duration::from_millis(20)).await.unwrap(), None);
+        fs::write(dir.path().join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+        assert_eq!(handle.wait_until_empty(Duration::from_secs(5)).await.unwrap(), Some(Killed::Dead));
+    }
+}

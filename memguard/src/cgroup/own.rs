@@ -1,0 +1,64 @@
+//! Which cgroup memguard itself runs in.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+/// The cgroup that process `pid` is in, as a path below `root`.
+///
+/// /proc/self/cgroup gives a path that is relative to the reader's cgroup namespace, which in a container is not the
+/// tree that is watched. So the path counts only if its cgroup.procs lists the process; else the tree is searched. In
+/// a PID namespace of its own, a process sees itself in cgroup.procs under the number that it knows itself by.
+#[must_use]
+pub fn own_cgroup(root: &Path, pid: u32) -> Option<PathBuf> {
+    let lists_us = |path: &Path| {
+        fs::read_to_string(path.join("cgroup.procs"))
+            .is_ok_and(|procs| procs.lines().any(|line| line.parse() == Ok(pid)))
+    };
+    let told = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().and_then(|text| {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        Some(root.join(path))
+    });
+    if let Some(path) = told
+        && lists_us(&path)
+    {
+        return Some(path);
+    }
+    let mut open = vec![root.to_owned()];
+    while let Some(path) = open.pop() {
+        if lists_us(&path) {
+            return Some(path);
+        }
+        let folders = fs::read_dir(&path).into_iter().flatten().flatten();
+        open.extend(folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+    None
+}
+
+/// Inode numbers of `path` and of all folders above it up to `root`: cgroups whose end would be memguard's own.
+#[must_use]
+pub fn lineage(root: &Path, path: &Path) -> Vec<u64> {
+    path.ancestors()
+        .take_while(|ancestor| ancestor.starts_with(root))
+        .filter_map(|ancestor| fs::metadata(ancestor).ok().map(|metadata| metadata.ino()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_found_where_procfs_does_not_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("kubepods.slice/pod.slice/memguard.scope");
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(dir.path().join("kubepods.slice/cgroup.procs"), "").unwrap();
+        fs::write(deep.join("cgroup.procs"), "1\n4242424\n").unwrap();
+        assert_eq!(own_cgroup(dir.path(), 4_242_424), Some(deep.clone()));
+        assert_eq!(own_cgroup(dir.path(), 4_242_425), None);
+        assert_eq!(lineage(dir.path(), &deep).len(), 4);
+    }
+}

@@ -1,0 +1,186 @@
+//! `memguard doctor`: facts, plan, and what is lost.
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::{
+    cgroup::{CgroupRoot, RootFacts},
+    kernel::{Facts, HookState, Kernel, Level, Plan, Privileges},
+    telemetry::{LogFormat, init},
+    tracer::{self, Limits, TracerCost, embedded_object},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The cgroup v2 tree that would be watched.
+    #[arg(long, value_name = "PATH", default_value = "/sys/fs/cgroup")]
+    cgroup_root: PathBuf,
+
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    kernel: &'a Kernel,
+    privileges: Privileges,
+    cgroup: &'a RootFacts,
+    obstacle: Option<String>,
+    btf: Option<&'a str>,
+    layout: serde_json::Map<String, serde_json::Value>,
+    hooks: Vec<HookLine<'a>>,
+    plan: &'a Plan,
+    cost: Option<&'a TracerCost>,
+    load_error: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct HookLine<'a> {
+    program: &'a str,
+    attach: crate::kernel::Attach,
+    target: &'a str,
+    #[serde(flatten)]
+    state: &'a HookState,
+    verified_instructions: Option<u32>,
+    jited_bytes: Option<u32>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let _log = init(LogFormat::Text, false);
+    let root = CgroupRoot::new(&args.cgroup_root);
+    let (mut facts, btf) = Facts::gather(&root, embedded_object().is_some());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    // Really attached, and detached again at the end: only so is it known what the kernel refuses.
+    let started = runtime.block_on(async { tracer::start(&mut facts, btf, Limits::default(), false) });
+    let (plan, tracer, load_error) = match started {
+        Ok((plan, tracer)) => (plan, tracer, None),
+        Err(error) => {
+            facts.object = false;
+            let mut plan = crate::kernel::plan(&facts);
+            plan.no_tracer = Some(error.to_string());
+            (plan, None, Some(error.to_string()))
+        }
+    };
+    let cost = tracer.as_ref().map(|(tracer, ring)| tracer.cost(ring));
+    let report = report(&facts, &plan, cost.as_ref(), load_error.as_deref());
+    let mut out = std::io::stdout().lock();
+    let written = if args.json {
+        serde_json::to_writer_pretty(&mut out, &report).map_err(Into::into).and_then(|()| writeln!(out))
+    } else {
+        print(&mut out, &report)
+    };
+    match written {
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        other => other.context("can't write the report")?,
+    }
+    Ok(match (&report.obstacle, plan.level) {
+        (Some(_), _) => ExitCode::FAILURE,
+        (None, Level::Full) => ExitCode::SUCCESS,
+        (None, Level::Degraded | Level::Files) => ExitCode::from(3),
+    })
+}
+
+fn report<'a>(
+    facts: &'a Facts,
+    plan: &'a Plan,
+    cost: Option<&'a TracerCost>,
+    load_error: Option<&'a str>,
+) -> Report<'a> {
+    let hooks = facts
+        .hooks
+        .iter()
+        .map(|fact| {
+            let cost = cost.and_then(|cost| cost.programs.iter().find(|cost| cost.program == fact.hook.program));
+            HookLine {
+                program: fact.hook.program,
+                attach: fact.hook.attach,
+                target: fact.hook.target,
+                state: &fact.state,
+                verified_instructions: cost.and_then(|cost| cost.verified_instructions),
+                jited_bytes: cost.map(|cost| cost.jited_bytes),
+            }
+        })
+        .collect();
+    Report {
+        kernel: &facts.kernel,
+        privileges: facts.privileges,
+        cgroup: &facts.root,
+        obstacle: facts.root.obstacle(),
+        btf: facts.btf.as_ref().err().map(String::as_str),
+        layout: facts.layout.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
+        hooks,
+        plan,
+        cost,
+        load_error,
+    }
+}
+
+fn print(out: &mut impl std::io::Write, report: &Report<'_>) -> std::io::Result<()> {
+    let yes_no = |yes: bool| if yes { "yes" } else { "NO" };
+    let Report { kernel, privileges, cgroup, .. } = report;
+    writeln!(out, "kernel           {} {}", kernel.release, kernel.machine)?;
+    let lru = match kernel.mglru {
+        Some(true) => "multi-gen LRU on",
+        Some(false) => "multi-gen LRU off",
+        None => "no multi-gen LRU",
+    };
+    writeln!(out, "page reclaim     {lru}")?;
+    writeln!(
+        out,
+        "cgroup           {}: v2 {}, memory controller {}, cgroup.kill {}, PSI {}",
+        cgroup.path.display(),
+        yes_no(cgroup.v2),
+        yes_no(cgroup.memory),
+        yes_no(cgroup.kill),
+        yes_no(cgroup.pressure)
+    )?;
+    writeln!(
+        out,
+        "privileges       load eBPF {}, kill {}, lock memory {}, oom_score_adj {}",
+        yes_no(privileges.tracing),
+        yes_no(privileges.kill),
+        yes_no(privileges.lock_memory),
+        yes_no(privileges.oom_score)
+    )?;
+    writeln!(out, "BTF              {}", report.btf.unwrap_or("yes"))?;
+    writeln!(out, "\nhooks")?;
+    for hook in &report.hooks {
+        let planned = report.plan.programs().any(|program| program == hook.program);
+        let state = match (hook.state, planned, hook.verified_instructions) {
+            (HookState::Available, true, Some(count)) => format!("attached, {count} instructions verified"),
+            (HookState::Available, true, None) => "attached".to_owned(),
+            (HookState::Available, false, _) => "there, not needed".to_owned(),
+            (HookState::Missing(why), ..) => format!("missing: {why}"),
+            (HookState::Refused(why), ..) => format!("refused: {why}"),
+        };
+        writeln!(out, "  {:10} {:29} {state}", hook.attach, hook.target)?;
+    }
+    writeln!(out, "\nplan: {}", report.plan.level)?;
+    if let Some(why) = &report.plan.no_tracer {
+        writeln!(out, "  no tracer: {why}")?;
+    }
+    for signal in &report.plan.signals {
+        let source = if signal.programs.is_empty() { "cgroup files".to_owned() } else { signal.programs.join(" + ") };
+        writeln!(out, "  {:25} {source}", signal.signal)?;
+        if let Some(lost) = signal.lost {
+            let verb = if signal.programs.is_empty() { "instead" } else { "lost" };
+            writeln!(out, "  {:25} {verb}: {lost}", "")?;
+        }
+    }
+    match &report.obstacle {
+        Some(obstacle) => writeln!(out, "\nmemguard can't work here: {obstacle}"),
+        None => writeln!(
+            out,
+            "\nmemguard can work here{}",
+            match report.plan.level {
+                Level::Full => " with all its signals.",
+                Level::Degraded => ", with some signals from lesser sources.",
+                Level::Files => ", from cgroup files alone.",
+            }
+        ),
+    }
+}

@@ -1,0 +1,187 @@
+//! `memguard run`.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, bail};
+use glob::Pattern;
+
+use crate::{
+    agent::{Agent, Config},
+    cgroup::{CgroupRoot, own_cgroup},
+    engine::Settings,
+    kernel::{Facts, Level, Plan},
+    protect,
+    respond::{Actions, DryRun, KernelActions, Mode, Policy},
+    telemetry::{Event, LogFormat, Started, emit, init, shown},
+    tracer::{self, Limits, Ring, Tracer, embedded_object},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The cgroup v2 tree to watch: its mount, or a folder in it to watch only what is below.
+    #[arg(long, value_name = "PATH", default_value = "/sys/fs/cgroup")]
+    cgroup_root: PathBuf,
+
+    /// `observe` writes verdicts and does nothing; `enforce` kills.
+    #[arg(long, value_enum, default_value_t)]
+    mode: Mode,
+
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+
+    /// Seconds over which signals are computed.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_between(2, 300))]
+    window: Duration,
+
+    /// Seconds for which the rule has to hold before it is a livelock.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds_between(1, 3600))]
+    hold: Duration,
+
+    /// Never kill cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Slices,
+    /// pods, the root, memguard's own cgroup and the services that a node needs are never killed anyway.
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    protect: Vec<Pattern>,
+
+    /// End after so many seconds, with a summary.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_between(1, 31_536_000))]
+    duration: Option<Duration>,
+
+    /// Seconds between two reports of refault rates, for each cgroup under reclaim.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds_between(1, 86_400))]
+    report_interval: Duration,
+
+    /// Cgroups that the tracer counts at once; each takes about 400 bytes of kernel memory.
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().cgroups, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    max_cgroups: u32,
+
+    /// Work from cgroup files alone, without eBPF.
+    #[arg(long)]
+    no_tracer: bool,
+
+    /// Have the kernel measure the run time of the tracer's programs. Costs some 50 ns for each run of any eBPF program
+    /// on this machine.
+    #[arg(long)]
+    bpf_stats: bool,
+}
+
+fn seconds_between(least: u32, most: u32) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| {
+        let seconds: u32 = text.parse().map_err(|_| "expected a whole number of seconds".to_owned())?;
+        if (least..=most).contains(&seconds) {
+            Ok(Duration::from_secs(u64::from(seconds)))
+        } else {
+            Err(format!("expected {least} to {most} seconds"))
+        }
+    }
+}
+
+fn pattern(text: &str) -> Result<Pattern, String> {
+    Pattern::new(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let began = std::time::Instant::now();
+    let root = CgroupRoot::new(&args.cgroup_root);
+    if let Some(obstacle) = root.facts().obstacle() {
+        bail!("{obstacle}");
+    }
+    if args.mode == Mode::Enforce && !root.facts().kill {
+        bail!(
+            "{} has no cgroup.kill: --mode enforce needs kernel 5.14 or newer (--mode observe works)",
+            root.path().display()
+        );
+    }
+    let _log = init(args.log_format, true);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("can't start the async runtime")?;
+    let (facts, plan, tracer) = runtime.block_on(async { attach(args, &root) })?;
+
+    protect::raise_open_files();
+    protect::trim_heap();
+    let memory_locked = protect::lock_memory().inspect_err(|error| tracing::warn!("{error}")).is_ok();
+    if let Err(error) = protect::lower_oom_score() {
+        tracing::warn!(%error, "can't lower oom_score_adj: under memory pressure memguard may be chosen by the OOM killer");
+    }
+    let own = own_cgroup(root.path(), std::process::id());
+    if own.is_none() {
+        tracing::debug!("memguard's own cgroup is not below the root that it watches");
+    }
+    emit(&Event::Started(Box::new(Started {
+        version: env!("CARGO_PKG_VERSION"),
+        mode: args.mode,
+        root: facts.root,
+        plan: plan.clone(),
+        attached_after_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        memory_locked,
+        own_cgroup: own.as_deref().map(shown),
+    })));
+    if plan.level == Level::Degraded {
+        for signal in plan.signals.iter().filter(|signal| signal.lost.is_some()) {
+            tracing::warn!("{}: lost {}", signal.signal, signal.lost.unwrap_or_default());
+        }
+    }
+    let config = Config {
+        mode: args.mode,
+        engine: Settings {
+            window: args.window,
+            hold: args.hold,
+            page_size: rustix::param::page_size() as u64,
+            ..Settings::default()
+        },
+        policy: {
+            let mut policy = Policy::default();
+            policy.protect.extend(args.protect.iter().cloned());
+            policy
+        },
+        report_interval: args.report_interval,
+        duration: args.duration,
+        ..Config::default()
+    };
+    let own = own.as_deref();
+    let summary = match args.mode {
+        Mode::Enforce => runtime.block_on(watch(config, KernelActions, &root, own, &plan, tracer)),
+        Mode::Observe => runtime.block_on(watch(config, DryRun, &root, own, &plan, tracer)),
+    };
+    summary.context("can't listen for signals")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn watch<A: Actions>(
+    config: Config,
+    actions: A,
+    root: &CgroupRoot,
+    own: Option<&std::path::Path>,
+    plan: &Plan,
+    tracer: Option<(Tracer, Ring)>,
+) -> std::io::Result<()> {
+    let (tracer, ring) = tracer.unzip();
+    Agent::new(config, actions, root, own, plan, tracer).run(ring).await?;
+    Ok(())
+}
+
+/// Facts, plan, apply. Needs the runtime, because the ring buffer registers with it.
+fn attach(args: &Args, root: &CgroupRoot) -> anyhow::Result<(Facts, Plan, Option<(Tracer, Ring)>)> {
+    let object = embedded_object().is_some() && !args.no_tracer;
+    let (mut facts, btf) = Facts::gather(root, object);
+    let limits = Limits { cgroups: args.max_cgroups, ..Limits::default() };
+    match tracer::start(&mut facts, btf, limits, args.bpf_stats) {
+        Ok((mut plan, tracer)) => {
+            if args.no_tracer {
+                plan.no_tracer = Some("--no-tracer was given".to_owned());
+            }
+            Ok((facts, plan, tracer))
+        }
+        // The kernel would not take the object at all. Files still tell a livelock.
+        Err(error) => {
+            tracing::error!("{error}; working from cgroup files alone");
+            facts.object = false;
+            let mut plan = crate::kernel::plan(&facts);
+            plan.no_tracer = Some(error.to_string());
+            Ok((facts, plan, None))
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the engine sees of one cgroup at one instant.
+
+use std::time::Duration;
+
+/// One look at one cgroup that owns a memory limit. Counts are cumulative.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// `CLOCK_MONOTONIC`.
+    pub at: Duration,
+    pub memory: Memory,
+    pub pressure: Pressure,
+    /// What the tracer counted for the tasks of this cgroup and all below it; `None` without a tracer.
+    pub tracer: Option<TracerSample>,
+}
+
+/// From memory.current, memory.max, memory.stat and memory.events (Documentation/admin-guide/cgroup-v2.rst).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// Bytes.
+    pub current: u64,
+    /// Bytes; `None` for `max`, no limit.
+    pub max: Option<u64>,
+    /// Bytes; `None` for `max`.
+    pub high: Option<u64>,
+    /// Bytes of anonymous memory.
+    pub anon: u64,
+    /// Bytes of page cache, shmem among them.
+    pub file: u64,
+    /// Bytes of shmem (tmpfs, shared anonymous mappings): counted as file, but there is no file to drop it to.
+    pub shmem: u64,
+    /// Pages that reclaim freed (`pgsteal`).
+    pub steals: u64,
+    /// File pages that came back after they had been evicted (`workingset_refault_file`).
+    pub refaults: u64,
+    /// `pgmajfault`.
+    pub major_faults: u64,
+    /// Times that the limit was about to be exceeded (`max` of memory.events).
+    pub max_events: u64,
+    /// Times that processes were throttled at memory.high (`high`).
+    pub high_events: u64,
+    /// Times that an allocation was about to fail (`oom`).
+    pub oom_events: u64,
+    /// Processes that the kernel's OOM killer ended (`oom_kill`).
+    pub oom_kills: u64,
+}
+
+/// Cumulative stall time of a resource from its PSI file (Documentation/accounting/psi.rst).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// At least one task waited.
+    pub some: Duration,
+    /// All non-idle tasks waited.
+    pub full: Duration,
+}
+
+/// PSI of the cgroup; `None` where the kernel does not offer it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    pub memory: Option<Stall>,
+    pub io: Option<Stall>,
+}
+
+/// What the tracer counted. A member is `None` when no hook that gives it is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct TracerSample {
+    pub reclaim: Option<ReclaimSample>,
+    /// File faults.
+    pub faults: Option<u64>,
+    /// File faults on executable mappings; the major ones where they can be told, else all.
+    pub text_faults: Option<u64>,
+    /// Major file faults.
+    pub major_faults: Option<u64>,
+    /// Pages.
+    pub refaults: Option<u64>,
+    pub oom_victims: Option<u64>,
+}
+
+/// Memcg reclaim cycles, as the tracer counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ReclaimSample {
+    pub cycles: u64,
+    /// Cycles that freed nothing.
+    pub empty_cycles: u64,
+    pub pages: u64,
+    /// ns, summed over tasks.
+    pub task_ns: u64,
+    /// ns of wall time with at least one task in reclaim.
+    pub wall_ns: u64,
+}
+
+impl Memory {
+    /// Bytes that reclaim cannot free without swap: anonymous memory and shmem.
+    #[must_use]
+    pub const fn unreclaimable(&self) -> u64 {
+        self.anon.saturating_add(self.shmem)
+    }
+
+    /// Bytes of page cache that a file stands behind.
+    #[must_use]
+    pub const fn page_cache(&self) -> u64 {
+        self.file.saturating_sub(self.shmem)
+    }
+}

@@ -1,0 +1,344 @@
+//! The plan: for each signal the best source that the facts allow. Pure.
+
+use serde::Serialize;
+
+use super::support::Facts;
+
+/// What memguard wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    ReclaimCycles,
+    LimitOwner,
+    FileFaults,
+    Refaults,
+    OomVictims,
+    CgroupLifecycle,
+}
+
+impl std::fmt::Display for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::ReclaimCycles => "reclaim cycles",
+            Self::LimitOwner => "owner of the limit",
+            Self::FileFaults => "file faults",
+            Self::Refaults => "refaults",
+            Self::OomVictims => "OOM victims",
+            Self::CgroupLifecycle => "cgroups made and removed",
+        })
+    }
+}
+
+/// One way to get a signal from the tracer.
+struct Source {
+    programs: &'static [&'static str],
+    /// What it does not tell, compared with the best one.
+    lost: Option<&'static str>,
+}
+
+struct Ladder {
+    signal: Signal,
+    /// Best first.
+    sources: &'static [Source],
+    /// What stands in when none of them can be had.
+    fallback: &'static str,
+}
+
+const fn best(programs: &'static [&'static str]) -> Source {
+    Source { programs, lost: None }
+}
+
+const LADDERS: &[Ladder] = &[
+    Ladder {
+        signal: Signal::ReclaimCycles,
+        sources: &[best(&["reclaim_begin", "reclaim_end"])],
+        fallback: "memory.events and memory.stat, polled every second; the time of cycles is lost",
+    },
+    Ladder {
+        signal: Signal::LimitOwner,
+        sources: &[best(&["limit_owner_fentry"]), best(&["limit_owner_kprobe"])],
+        fallback: "memory.events.local: the nearest cgroup whose limit was hit",
+    },
+    Ladder {
+        signal: Signal::FileFaults,
+        sources: &[
+            best(&["fault_fexit"]),
+            Source {
+                programs: &["fault_kprobe"],
+                lost: Some("which of the faults on program text were major ones: all of them count"),
+            },
+            Source {
+                programs: &["fault_tracepoint"],
+                lost: Some("which faults were on program text: pgmajfault of memory.stat stands in"),
+            },
+        ],
+        fallback: "pgmajfault of memory.stat; which faults were on program text is lost",
+    },
+    Ladder {
+        signal: Signal::Refaults,
+        sources: &[best(&["refault_fentry"]), best(&["refault_kprobe"])],
+        fallback: "workingset_refault_file of memory.stat",
+    },
+    Ladder { signal: Signal::OomVictims, sources: &[best(&["oom_victim"])], fallback: "oom_kill of memory.events" },
+    Ladder {
+        signal: Signal::CgroupLifecycle,
+        sources: &[best(&["cgroup_made", "cgroup_removed"])],
+        fallback: "the tree is walked again; counters of removed cgroups stay until the map is full",
+    },
+];
+
+/// Where one signal comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SignalPlan {
+    pub signal: Signal,
+    /// Programs to load; none means the fallback.
+    pub programs: &'static [&'static str],
+    /// What is lost, or what stands in.
+    pub lost: Option<&'static str>,
+}
+
+/// How much of the tracer is at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// No eBPF: cgroup files only.
+    Files,
+    /// The tracer runs, some signals come from a lesser source.
+    Degraded,
+    /// Every signal from its best source.
+    Full,
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Files => "files",
+            Self::Degraded => "degraded",
+            Self::Full => "full",
+        })
+    }
+}
+
+/// What to load, and what is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    pub level: Level,
+    pub signals: Vec<SignalPlan>,
+    /// Why there is no tracer at all, with the remedy.
+    pub no_tracer: Option<String>,
+}
+
+/// Which members of a snapshot mean something under a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each kind of counter")]
+pub struct Coverage {
+    pub reclaim: bool,
+    pub limit_owner: bool,
+    pub faults: bool,
+    pub text_faults: bool,
+    pub major_faults: bool,
+    pub refaults: bool,
+    pub oom_victims: bool,
+}
+
+impl Plan {
+    /// The programs to load, in order.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> {
+        self.signals.iter().flat_map(|signal| signal.programs.iter().copied())
+    }
+
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        let has = |program: &str| self.programs().any(|planned| planned == program);
+        Coverage {
+            reclaim: has("reclaim_end"),
+            limit_owner: has("limit_owner_fentry") || has("limit_owner_kprobe"),
+            faults: has("fault_fexit") || has("fault_kprobe") || has("fault_tracepoint"),
+            text_faults: has("fault_fexit") || has("fault_kprobe"),
+            major_faults: has("fault_fexit"),
+            refaults: has("refault_fentry") || has("refault_kprobe"),
+            oom_victims: has("oom_victim"),
+        }
+    }
+}
+
+/// Makes the plan.
+#[must_use]
+pub fn plan(facts: &Facts) -> Plan {
+    let mut no_tracer = obstacle(facts);
+    let mut signals: Vec<SignalPlan> = LADDERS
+        .iter()
+        .map(|ladder| {
+            let source = ladder
+                .sources
+                .iter()
+                .filter(|_| no_tracer.is_none())
+                .find(|source| source.programs.iter().all(|program| facts.available(program)));
+            SignalPlan {
+                signal: ladder.signal,
+                programs: source.map_or(&[], |source| source.programs),
+                lost: source.map_or(Some(ladder.fallback), |source| source.lost),
+            }
+        })
+        .collect();
+    // Snapshots are sent at the end of a reclaim cycle. Without that hook nothing would ever reach user space, so
+    // counting the rest would only cost.
+    if no_tracer.is_none() && signals.iter().any(|s| s.signal == Signal::ReclaimCycles && s.programs.is_empty()) {
+        no_tracer = Some("the tracepoints of memcg reclaim can't be used, and all else hangs on them".to_owned());
+        for (signal, ladder) in signals.iter_mut().zip(LADDERS) {
+            signal.programs = &[];
+            signal.lost = Some(ladder.fallback);
+        }
+    }
+    let level = match &no_tracer {
+        Some(_) => Level::Files,
+        None if signals.iter().any(|signal| signal.lost.is_some()) => Level::Degraded,
+        None => Level::Full,
+    };
+    Plan { level, signals, no_tracer }
+}
+
+fn obstacle(facts: &Facts) -> Option<String> {
+    if !facts.object {
+        Some("this memguard was built without its eBPF object: build it with `cargo xtask build`".to_owned())
+    } else if let Err(error) = &facts.btf {
+        Some(error.clone())
+    } else if !facts.privileges.tracing {
+        Some("no permission to load eBPF: run as root, or with CAP_BPF and CAP_PERFMON".to_owned())
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::{
+        cgroup::RootFacts,
+        kernel::{HOOKS, HookFact, HookState, Kernel, Layout, Privileges},
+    };
+
+    fn facts() -> Facts {
+        Facts {
+            kernel: Kernel { release: "6.12.73".to_owned(), machine: "x86_64".to_owned(), mglru: Some(true) },
+            privileges: Privileges { tracing: true, kill: true, lock_memory: true, oom_score: true },
+            root: RootFacts { path: PathBuf::from("/sys/fs/cgroup"), v2: true, memory: true, kill: true, pressure: true },
+            object: true,
+            btf: Ok(()),
+            layout: Layout::complete(),
+            hooks: HOOKS.iter().map(|hook| HookFact { hook, state: HookState::Available }).collect(),
+        }
+    }
+
+    fn without(programs: &[&str]) -> Facts {
+        let mut facts = facts();
+        for program in programs {
+            facts.refuse(program, "EPERM".to_owned());
+        }
+        facts
+    }
+
+    fn signal(plan: &Plan, signal: Signal) -> &SignalPlan {
+        plan.signals.iter().find(|s| s.signal == signal).unwrap()
+    }
+
+    #[test]
+    fn with_everything_the_best_of_each_and_nothing_twice() {
+        let plan = plan(&facts());
+        assert_eq!(plan.level, Level::Full);
+        let programs: Vec<_> = plan.programs().collect();
+        assert_eq!(
+            programs,
+            [
+                "reclaim_begin",
+                "reclaim_end",
+                "limit_owner_fentry",
+                "fault_fexit",
+                "refault_fentry",
+                "oom_victim",
+                "cgroup_made",
+                "cgroup_removed"
+            ]
+        );
+        let c = plan.coverage();
+        assert!(c.reclaim && c.limit_owner && c.faults && c.text_faults && c.major_faults && c.refaults && c.oom_victims);
+    }
+
+    #[test]
+    fn a_missing_tracepoint_that_is_not_needed_costs_nothing() {
+        assert_eq!(plan(&without(&["fault_tracepoint"])).level, Level::Full, "6.1 has no mm_filemap_fault");
+    }
+
+    #[test]
+    fn without_trampolines_kprobes_and_it_says_what_is_lost() {
+        let plan = plan(&without(&["limit_owner_fentry", "fault_fexit", "refault_fentry"]));
+        assert_eq!(plan.level, Level::Degraded);
+        assert_eq!(signal(&plan, Signal::LimitOwner).programs, ["limit_owner_kprobe"]);
+        assert_eq!(signal(&plan, Signal::FileFaults).programs, ["fault_kprobe"]);
+        assert!(signal(&plan, Signal::FileFaults).lost.unwrap().contains("major"));
+        assert_eq!(signal(&plan, Signal::Refaults).lost, None);
+        assert!(plan.coverage().text_faults && !plan.coverage().major_faults);
+    }
+
+    #[test]
+    fn without_kprobes_either_tracepoints_and_files() {
+        let plan = plan(&without(&[
+            "limit_owner_fentry",
+            "limit_owner_kprobe",
+            "fault_fexit",
+            "fault_kprobe",
+            "refault_fentry",
+            "refault_kprobe",
+        ]));
+        assert_eq!(plan.level, Level::Degraded);
+        assert_eq!(signal(&plan, Signal::FileFaults).programs, ["fault_tracepoint"]);
+        assert!(signal(&plan, Signal::LimitOwner).lost.unwrap().contains("memory.events.local"));
+        let coverage = plan.coverage();
+        assert!(coverage.reclaim && coverage.faults && !coverage.text_faults && !coverage.refaults);
+    }
+
+    #[test]
+    fn without_the_hook_that_hands_over_nothing_is_loaded() {
+        for program in ["reclaim_begin", "reclaim_end"] {
+            let plan = plan(&without(&[program]));
+            assert_eq!((plan.level, plan.programs().count()), (Level::Files, 0), "{program}");
+            assert!(plan.no_tracer.as_ref().unwrap().contains("reclaim"));
+            assert!(plan.signals.iter().all(|signal| signal.lost.is_some()));
+        }
+    }
+
+    #[test]
+    fn each_obstacle_leaves_files_and_names_the_remedy() {
+        type Change = fn(&mut Facts);
+        let cases: [(Change, &str); 3] = [
+            (|f| f.object = false, "cargo xtask build"),
+            (|f| f.btf = Err("no CONFIG_DEBUG_INFO_BTF".to_owned()), "CONFIG_DEBUG_INFO_BTF"),
+            (|f| f.privileges.tracing = false, "CAP_BPF"),
+        ];
+        for (change, remedy) in cases {
+            let mut facts = facts();
+            change(&mut facts);
+            let plan = plan(&facts);
+            assert_eq!((plan.level, plan.programs().count()), (Level::Files, 0));
+            assert!(plan.no_tracer.unwrap().contains(remedy));
+        }
+    }
+
+    #[test]
+    fn every_program_of_a_ladder_is_a_hook() {
+        for ladder in LADDERS {
+            for program in ladder.sources.iter().flat_map(|source| source.programs) {
+                assert!(crate::kernel::hook(program).is_some(), "{program}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_layout_without_a_member_is_not_whole() {
+        let layout = Layout::complete().without("VMA_FLAGS");
+        assert_eq!(layout.get("VMA_FLAGS"), None);
+        assert!(layout.get("VM_FAULT_VMA").is_some());
+    }
+}

@@ -1,0 +1,14 @@
+//! memguard: finds containers that hang in memcg reclaim instead of running out of memory, and ends them.
+//!
+//! Kernel hooks count for each cgroup ([`tracer`]); user space joins that with the cgroup's files ([`cgroup`]), decides
+//! ([`engine`], pure), plans and acts ([`respond`]), and tells ([`telemetry`]). [`agent`] is the loop that joins them.
+
+pub mod agent;
+pub mod cgroup;
+pub mod cli;
+pub mod engine;
+pub mod kernel;
+pub mod protect;
+pub mod respond;
+pub mod telemetry;
+pub mod tracer;

@@ -1,0 +1,312 @@
+//! What to do about a verdict. Pure, but for the fresh check right before a kill.
+
+use std::path::{Path, PathBuf};
+
+use glob::Pattern;
+use serde::Serialize;
+
+use super::actions::Method;
+use crate::{
+    cgroup::{CgroupError, CgroupHandle, is_grouping},
+    engine::{Thresholds, UnitId, Verdict},
+};
+
+/// Whether memguard acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Verdicts are written, nothing is done.
+    #[default]
+    Observe,
+    /// The cgroup is killed.
+    Enforce,
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        })
+    }
+}
+
+/// What may be killed, and how.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub method: Method,
+    /// Cgroups that are never killed, as patterns on their path below the root.
+    pub protect: Vec<Pattern>,
+}
+
+impl Policy {
+    /// Services without which a node is lost. Slices, the root and memguard's own cgroup are never killed anyway.
+    pub const PROTECTED: &'static [&'static str] = &[
+        "init.scope",
+        "**/init.scope",
+        "**/kubelet.service",
+        "**/containerd.service",
+        "**/crio.service",
+        "**/docker.service",
+        "**/dbus*.service",
+        "**/systemd-*.service",
+        "**/ssh*.service",
+    ];
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let protect = Self::PROTECTED.iter().filter_map(|pattern| Pattern::new(pattern).ok()).collect();
+        Self { method: Method::default(), protect }
+    }
+}
+
+/// All that the plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanFacts<'a> {
+    pub root: &'a Path,
+    /// The cgroup whose limit is hit.
+    pub owner: &'a Path,
+    /// The cgroup to kill on its behalf, and its id.
+    pub victim: Option<(UnitId, &'a Path)>,
+    /// memguard's own cgroup and all above it.
+    pub own: &'a [u64],
+    /// A kill of this cgroup is still under way.
+    pub under_way: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    End { victim: PathBuf, method: Method },
+    Suppress(Suppressed),
+}
+
+/// Why nothing is done about a verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case", tag = "reason")]
+pub enum Suppressed {
+    #[error("the root of the tree is never killed")]
+    Root,
+    #[error("it is memguard's own cgroup, or one above it")]
+    Own,
+    #[error("it only groups others, and none of them can be told to be the one")]
+    NoVictim,
+    #[error("{cgroup} is protected by the pattern {pattern}")]
+    Protected { cgroup: String, pattern: String },
+    #[error("a kill of it is still under way")]
+    UnderWay,
+    #[error("the check right before found it changed: {why}")]
+    Changed { why: String },
+    #[error("the cgroup is gone")]
+    Gone,
+}
+
+/// Makes the plan.
+#[must_use]
+pub fn plan(facts: &PlanFacts<'_>, policy: &Policy) -> Decision {
+    if facts.owner == facts.root {
+        return Decision::Suppress(Suppressed::Root);
+    }
+    let Some((id, victim)) = facts.victim else { return Decision::Suppress(Suppressed::NoVictim) };
+    if facts.own.contains(&id.0) {
+        return Decision::Suppress(Suppressed::Own);
+    }
+    if is_grouping(victim) || !victim.starts_with(facts.owner) {
+        return Decision::Suppress(Suppressed::NoVictim);
+    }
+    let below = victim.strip_prefix(facts.root).unwrap_or(victim);
+    if let Some(pattern) = policy.protect.iter().find(|pattern| pattern.matches_path(below)) {
+        return Decision::Suppress(Suppressed::Protected {
+            cgroup: crate::telemetry::shown(below),
+            pattern: pattern.to_string(),
+        });
+    }
+    if facts.under_way {
+        return Decision::Suppress(Suppressed::UnderWay);
+    }
+    Decision::End { victim: victim.to_owned(), method: policy.method }
+}
+
+/// The last look before a kill: the same cgroups as judged, still at the limit, still full of processes, and the
+/// kernel's own OOM killer has not begun meanwhile.
+pub fn fresh_check(
+    owner: &CgroupHandle,
+    victim: &CgroupHandle,
+    verdict: &Verdict,
+    oom_kills_then: u64,
+    thresholds: &Thresholds,
+) -> Result<(), Suppressed> {
+    let changed = |why: String| Err(Suppressed::Changed { why });
+    let gone = |error: CgroupError| match error {
+        CgroupError::Gone { .. } => Suppressed::Gone,
+        other => Suppressed::Changed { why: other.to_string() },
+    };
+    if owner.inode() != verdict.unit.0 {
+        return changed(format!("cgroup {} was judged, and this is {}", verdict.unit, owner.inode()));
+    }
+    owner.check_identity().map_err(gone)?;
+    victim.check_identity().map_err(gone)?;
+    if !victim.populated().map_err(gone)? {
+        return changed("no process is left in it".to_owned());
+    }
+    let memory = owner.memory().map_err(gone)?;
+    let Some(max) = memory.max else { return changed("its limit was lifted".to_owned()) };
+    if max != verdict.signals.limit {
+        return changed(format!("its limit was changed from {} to {max} bytes", verdict.signals.limit));
+    }
+    if (memory.current as f64) < max as f64 * thresholds.at_limit {
+        return changed(format!("it uses {} of {max} bytes now", memory.current));
+    }
+    if memory.oom_kills != oom_kills_then {
+        return changed("the kernel's OOM killer has acted".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: &str = "/sys/fs/cgroup";
+    const POD: &str = "/sys/fs/cgroup/kubepods.slice/kubepods-pod1.slice";
+    const SCOPE: &str = "/sys/fs/cgroup/kubepods.slice/kubepods-pod1.slice/cri-containerd-aa.scope";
+
+    fn facts<'a>(owner: &'a str, victim: Option<&'a str>) -> PlanFacts<'a> {
+        PlanFacts {
+            root: Path::new(ROOT),
+            owner: Path::new(owner),
+            victim: victim.map(|victim| (UnitId(9), Path::new(victim))),
+            own: &[1, 2, 3],
+            under_way: false,
+        }
+    }
+
+    fn suppressed(facts: &PlanFacts<'_>) -> Suppressed {
+        match plan(facts, &Policy::default()) {
+            Decision::Suppress(reason) => reason,
+            Decision::End { victim, .. } => panic!("would kill {}", victim.display()),
+        }
+    }
+
+    #[test]
+    fn a_container_is_killed() {
+        let end = Decision::End { victim: PathBuf::from(SCOPE), method: Method::Kill };
+        assert_eq!(plan(&facts(SCOPE, Some(SCOPE)), &Policy::default()), end);
+        assert_eq!(plan(&facts(POD, Some(SCOPE)), &Policy::default()), end, "on behalf of its pod");
+        let service = "/sys/fs/cgroup/system.slice/actions.runner.service";
+        assert!(matches!(plan(&facts(service, Some(service)), &Policy::default()), Decision::End { .. }));
+    }
+
+    #[test]
+    fn never_the_root_a_slice_a_pod_or_oneself() {
+        assert_eq!(suppressed(&facts(ROOT, Some(SCOPE))), Suppressed::Root);
+        assert_eq!(suppressed(&facts(POD, Some(POD))), Suppressed::NoVictim);
+        assert_eq!(suppressed(&facts(POD, None)), Suppressed::NoVictim);
+        assert_eq!(suppressed(&facts(SCOPE, Some(POD))), Suppressed::NoVictim, "nothing above the owner");
+        let own = PlanFacts { own: &[9], ..facts(SCOPE, Some(SCOPE)) };
+        assert_eq!(suppressed(&own), Suppressed::Own);
+    }
+
+    #[test]
+    fn never_what_a_node_cannot_do_without() {
+        for name in ["kubelet.service", "containerd.service", "systemd-journald.service", "dbus-broker.service", "sshd.service"] {
+            let path = format!("{ROOT}/system.slice/{name}");
+            assert!(matches!(suppressed(&facts(&path, Some(&path))), Suppressed::Protected { .. }), "{name}");
+        }
+        let init = format!("{ROOT}/init.scope");
+        assert!(matches!(suppressed(&facts(&init, Some(&init))), Suppressed::Protected { .. }));
+    }
+
+    #[test]
+    fn one_kill_at_a_time() {
+        assert_eq!(suppressed(&PlanFacts { under_way: true, ..facts(SCOPE, Some(SCOPE)) }), Suppressed::UnderWay);
+    }
+
+    mod fresh {
+        use std::{fs, time::Duration};
+
+        use super::*;
+        use crate::{
+            cgroup::fake_cgroup,
+            engine::{Engine, Memory, Pressure, Sample, Settings, Stall, State, Verdict},
+        };
+
+        /// A verdict on the cgroup at `path`, from the engine itself.
+        fn verdict(path: &Path) -> (CgroupHandle, Verdict) {
+            let handle = CgroupHandle::open(path).unwrap();
+            let mut engine = Engine::new(Settings::default());
+            for second in 0..60 {
+                let time = Duration::from_secs(second);
+                let stall = Some(Stall { some: time, full: time });
+                let memory = Memory {
+                    current: 1990,
+                    max: Some(2000),
+                    anon: 1900,
+                    file: 80,
+                    steals: 100 * second,
+                    refaults: 100 * second,
+                    major_faults: 50 * second,
+                    max_events: 50 * second,
+                    ..Memory::default()
+                };
+                let sample = Sample { at: time, memory, pressure: Pressure { memory: stall, io: stall }, tracer: None };
+                let observation = engine.observe(UnitId(handle.inode()), sample);
+                if let Some(verdict) = observation.verdict {
+                    assert_eq!(observation.state, State::Livelock);
+                    return (handle, verdict);
+                }
+            }
+            panic!("no verdict");
+        }
+
+        fn setup() -> (tempfile::TempDir, PathBuf) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.scope");
+            fake_cgroup(&path);
+            fs::write(path.join("memory.current"), "1995\n").unwrap();
+            (dir, path)
+        }
+
+        fn check(path: &Path, handle: &CgroupHandle, verdict: &Verdict) -> Result<(), Suppressed> {
+            let victim = CgroupHandle::open(path).map_err(|_| Suppressed::Gone)?;
+            fresh_check(handle, &victim, verdict, 4, &Thresholds::default())
+        }
+
+        #[test]
+        fn passes_while_nothing_changed() {
+            let (_dir, path) = setup();
+            let (handle, verdict) = verdict(&path);
+            assert_eq!(check(&path, &handle, &verdict), Ok(()));
+        }
+
+        #[test]
+        fn stops_for_each_change() {
+            let changes: [(&str, &str, &str); 5] = [
+                ("memory.current", "1000\n", "uses 1000"),
+                ("memory.max", "max\n", "lifted"),
+                ("memory.max", "4000\n", "changed"),
+                ("memory.events", "max 9\noom_kill 5\n", "OOM killer"),
+                ("cgroup.events", "populated 0\n", "no process"),
+            ];
+            for (file, text, why) in changes {
+                let (_dir, path) = setup();
+                let (handle, verdict) = verdict(&path);
+                fs::write(path.join(file), text).unwrap();
+                let reason = check(&path, &handle, &verdict).unwrap_err().to_string();
+                assert!(reason.contains(why), "{file}: {reason}");
+            }
+        }
+
+        #[test]
+        fn stops_for_another_cgroup_in_its_place_and_for_none() {
+            let (dir, path) = setup();
+            let (handle, verdict) = verdict(&path);
+            fs::rename(&path, dir.path().join("old")).unwrap();
+            assert_eq!(check(&path, &handle, &verdict), Err(Suppressed::Gone));
+            fake_cgroup(&path);
+            let reason = check(&path, &handle, &verdict).unwrap_err().to_string();
+            assert!(reason.contains("in its place"), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Everything that memguard has to say, as types: one sentence for people and one record for machines each.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::histogram::Rates;
+use crate::{
+    cgroup::RootFacts,
+    engine::{Memory, Signals, State, TracerSample, Verdict},
+    kernel::{Level, Plan},
+    respond::{Ended, Method, Mode, Suppressed},
+    tracer::TracerCost,
+};
+
+/// A cgroup as it is shown: its id, and its path below the root, escaped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CgroupName {
+    pub id: u64,
+    pub cgroup: String,
+}
+
+impl fmt::Display for CgroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cgroup)
+    }
+}
+
+/// memguard is at work.
+#[derive(Clone, Debug, Serialize)]
+pub struct Started {
+    pub version: &'static str,
+    pub mode: Mode,
+    pub root: RootFacts,
+    pub plan: Plan,
+    /// ms from the start of the process to here.
+    pub attached_after_ms: u64,
+    pub memory_locked: bool,
+    pub own_cgroup: Option<String>,
+}
+
+/// A cgroup went from one state to another.
+#[derive(Clone, Debug, Serialize)]
+pub struct StateChange {
+    #[serde(flatten)]
+    pub unit: CgroupName,
+    pub from: State,
+    pub to: State,
+    /// The signals against the rule, in words.
+    pub why: String,
+    pub signals: Option<Signals>,
+}
+
+/// A verdict with all its evidence.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerdictEvent {
+    pub incident: String,
+    pub mode: Mode,
+    #[serde(flatten)]
+    pub unit: CgroupName,
+    /// Seconds since the rule first held.
+    pub suspect_for_s: f64,
+    pub verdict: Verdict,
+    pub memory: Memory,
+    pub tracer: Option<TracerSample>,
+    /// How much of the tracer was at work.
+    pub signals_from: Level,
+}
+
+/// What was done about a verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct Action {
+    pub incident: String,
+    #[serde(flatten)]
+    pub victim: CgroupName,
+    /// The cgroup whose limit was hit, if that is another one.
+    pub on_behalf_of: CgroupName,
+    pub method: Method,
+    /// From the verdict to the write that kills, in ms.
+    pub verdict_to_action_ms: f64,
+    #[serde(flatten)]
+    pub ended: Option<Ended>,
+    pub error: Option<String>,
+}
+
+/// What was not done about a verdict, and why.
+#[derive(Clone, Debug, Serialize)]
+pub struct SuppressedAction {
+    pub incident: String,
+    #[serde(flatten)]
+    pub unit: CgroupName,
+    #[serde(flatten)]
+    pub reason: Suppressed,
+}
+
+/// Refault rates of a cgroup under reclaim since the last report, and its counters beside the kernel's own.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefaultReport {
+    #[serde(flatten)]
+    pub unit: CgroupName,
+    pub state: State,
+    /// `CLOCK_MONOTONIC` seconds at which both sets of counters were read.
+    pub at_s: f64,
+    pub refaults_per_s: Rates,
+    pub signals: Option<Signals>,
+    /// Cumulative, from the tracer.
+    pub tracer: Option<TracerSample>,
+    /// Reclaim cycles by duration, cumulative: bucket `i` from `2^(10+i)` ns, the first from 0.
+    pub cycle_ns_log2: Option<Vec<u64>>,
+    /// Cumulative, from the cgroup's files.
+    pub kernel: Memory,
+}
+
+/// What memguard costs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cost {
+    /// User and system time of memguard's own process so far, seconds.
+    pub cpu_s: f64,
+    /// Wall time since its start, seconds.
+    pub up_s: f64,
+    /// Resident memory now and at its highest, KiB.
+    pub resident_kib: u64,
+    pub resident_peak_kib: u64,
+    pub records: u64,
+    pub wake_ups: u64,
+    pub tracer: Option<TracerCost>,
+}
+
+/// Any of them.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    Started(Box<Started>),
+    State(Box<StateChange>),
+    Verdict(Box<VerdictEvent>),
+    Action(Box<Action>),
+    Suppressed(Box<SuppressedAction>),
+    Refaults(Box<RefaultReport>),
+    Cost(Box<Cost>),
+    Summary(Box<super::Summary>),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started(e) => {
+                write!(f, "memguard {} watches {} in {} mode, signals: {}", e.version, e.root.path.display(), e.mode, e.plan.level)?;
+                if let Some(why) = &e.plan.no_tracer {
+                    write!(f, " ({why})")?;
+                }
+                Ok(())
+            }
+            Self::State(e) => write!(f, "{} is {} (was {}): {}", e.unit, e.to, e.from, e.why),
+            Self::Verdict(e) => write!(
+                f,
+                "LIVELOCK in {} ({}): for {:.0} s {}",
+                e.unit,
+                e.incident,
+                e.suspect_for_s,
+                e.verdict.terms.sentence()
+            ),
+            Self::Action(e) => {
+                let on_behalf = if e.victim == e.on_behalf_of {
+                    String::new()
+                } else {
+                    format!(", for the limit of {}", e.on_behalf_of)
+                };
+                match (&e.error, e.ended) {
+                    (Some(error), _) => write!(f, "can't end {} ({}): {error}", e.victim, e.incident),
+                    (None, Some(Ended::Dead { empty_after_ms, .. })) => write!(
+                        f,
+                        "KILLED {} by {} ({}){on_behalf}: {:.1} ms after the verdict, empty after {empty_after_ms} ms",
+                        e.victim, e.method, e.incident, e.verdict_to_action_ms
+                    ),
+                    (None, Some(Ended::Lingering { waited_ms, .. })) => write!(
+                        f,
+                        "killed {} by {} ({}){on_behalf}, but a process is still there after {waited_ms} ms: it waits \
+                         uninterruptibly, and dies when that ends",
+                        e.victim, e.method, e.incident
+                    ),
+                    (None, Some(Ended::DryRun)) => write!(
+                        f,
+                        "would kill {} by {} now ({}){on_behalf}: observe mode, nothing is done (--mode enforce acts)",
+                        e.victim, e.method, e.incident
+                    ),
+                    (None, None) => write!(f, "nothing came of ending {} ({})", e.victim, e.incident),
+                }
+            }
+            Self::Suppressed(e) => write!(f, "no action on {} ({}): {}", e.unit, e.incident, e.reason),
+            Self::Refaults(e) => {
+                let rates = &e.refaults_per_s;
+                write!(
+                    f,
+                    "refaults of {} ({}) in {:.0} s: {} mean {:.0}/s, highest {:.0}/s; {}",
+                    e.unit,
+                    e.state,
+                    rates.seconds,
+                    rates.bars(),
+                    rates.mean,
+                    rates.highest,
+                    rates.levels_in_words()
+                )
+            }
+            Self::Cost(e) => {
+                write!(
+                    f,
+                    "memguard used {:.2} s of CPU in {:.0} s, {} KiB resident (peak {}), {} records, {} wake-ups",
+                    e.cpu_s, e.up_s, e.resident_kib, e.resident_peak_kib, e.records, e.wake_ups
+                )?;
+                match &e.tracer {
+                    Some(tracer) if !tracer.lossless() => write!(
+                        f,
+                        "; lost: {} records (ring full), {} events of cgroups without a place, {} cycles untimed, {} \
+                         ends, {} records undecodable",
+                        tracer.ring_full, tracer.cgroups_left_out, tracer.cycles_untimed, tracer.ends_lost, tracer.undecodable
+                    ),
+                    Some(_) => f.write_str(", nothing lost"),
+                    None => Ok(()),
+                }
+            }
+            Self::Summary(e) => e.fmt(f),
+        }
+    }
+}
+
+/// Writes an event to the log.
+pub fn emit(event: &Event) {
+    let record = serde_json::to_string(event).unwrap_or_default();
+    match event {
+        Event::Verdict(_) | Event::Suppressed(_) => tracing::warn!(target: "memguard", record, "{event}"),
+        Event::Action(action) if action.error.is_some() => tracing::error!(target: "memguard", record, "{event}"),
+        Event::Action(_) => tracing::warn!(target: "memguard", record, "{event}"),
+        Event::Started(_) | Event::State(_) | Event::Refaults(_) | Event::Cost(_) | Event::Summary(_) => {
+            tracing::info!(target: "memguard", record, "{event}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Two formats of a log line: a sentence for people, an object for machines.
+
+use std::fmt::{self, Write as _};
+
+use serde_json::value::RawValue;
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::Writer,
+        time::{FormatTime as _, SystemTime},
+    },
+    registry::LookupSpan,
+};
+
+/// The field in which [`emit`](super::emit) hands over its JSON.
+const RECORD: &str = "record";
+
+/// One line: time, level, message, fields.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Text {
+    pub(super) color: bool,
+}
+
+/// One JSON object: `time`, `level`, `message`, and the members of the record or the fields.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Json;
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    record: Option<String>,
+    others: Vec<(&'static str, serde_json::Value)>,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.others.push((name, format!("{value:?}").into())),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            RECORD => self.record = Some(value.to_owned()),
+            name => self.others.push((name, value.into())),
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.others.push((field.name(), value.into()));
+    }
+}
+
+impl Fields {
+    fn of(event: &Event<'_>) -> Self {
+        let mut fields = Self::default();
+        event.record(&mut fields);
+        fields
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Text
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let fields = Fields::of(event);
+        let level = *event.metadata().level();
+        let (on, off) = match level {
+            _ if !self.color => ("", ""),
+            Level::ERROR => ("\x1b[31m", "\x1b[0m"),
+            Level::WARN => ("\x1b[33m", "\x1b[0m"),
+            Level::INFO => ("\x1b[32m", "\x1b[0m"),
+            _ => ("\x1b[2m", "\x1b[0m"),
+        };
+        SystemTime.format_time(&mut writer)?;
+        write!(writer, " {on}{level:5}{off} {}", fields.message)?;
+        for (name, value) in &fields.others {
+            write!(writer, " {name}={value}")?;
+        }
+        writeln!(writer)
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let fields = Fields::of(event);
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let mut line = String::with_capacity(256);
+        let member = |line: &mut String, name: &str, value: &serde_json::Value| {
+            let separator = if line.is_empty() { '{' } else { ',' };
+            write!(line, "{separator}{}:{value}", serde_json::Value::from(name))
+        };
+        member(&mut line, "time", &time.into())?;
+        member(&mut line, "level", &event.metadata().level().as_str().into())?;
+        member(&mut line, "message", &fields.message.into())?;
+        for (name, value) in &fields.others {
+            member(&mut line, name, value)?;
+        }
+        // The record is an object already. Anything else in its place would break the line, so it is checked.
+        if let Some(record) = fields.record.and_then(|record| RawValue::from_string(record).ok()) {
+            let members = record.get().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+            if let Some(members) = members.filter(|members| !members.is_empty()) {
+                write!(line, ",{members}")?;
+            }
+        }
+        writeln!(writer, "{line}}}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Buffer {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn logged<F>(format: F, log: impl FnOnce()) -> String
+    where
+        F: FormatEvent<tracing_subscriber::Registry, tracing_subscriber::fmt::format::DefaultFields> + Send + Sync + 'static,
+    {
+        let buffer = Buffer::default();
+        let subscriber = tracing_subscriber::fmt().event_format(format).with_writer(buffer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = buffer.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_json_is_one_object_with_the_record_in_it() {
+        let line = logged(Json, || {
+            tracing::warn!(record = r#"{"kind":"verdict","signals":{"at_limit":0.99}}"#, count = 3_u64, "it \"hangs\"\nhere");
+        });
+        assert_eq!(line.lines().count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["level"], "WARN");
+        assert_eq!(value["message"], "it \"hangs\"\nhere");
+        assert_eq!(value["kind"], "verdict");
+        assert_eq!(value["signals"]["at_limit"], 0.99);
+        assert_eq!(value["count"], 3);
+        assert!(value["time"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn a_record_that_is_no_json_does_not_break_the_line() {
+        let line = logged(Json, || tracing::info!(record = "}{", "still fine"));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["message"], "still fine");
+    }
+
+    #[test]
+    fn a_line_of_text_leaves_the_record_out() {
+        let line = logged(Text { color: false }, || tracing::info!(record = "{}", path = "/x", "hello"));
+        assert!(line.contains("INFO  hello path=\"/x\"") && !line.contains("record"), "{line}");
+        assert!(logged(Text { color: true }, || tracing::error!("x")).contains("\x1b[31mERROR"));
+    }
+}

@@ -1,0 +1,59 @@
+//! Setting up the log.
+
+use std::io::{self, IsTerminal as _};
+
+use serde::Serialize;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt as _};
+
+use super::format::{Json, Text};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Flushes the log when it is dropped.
+#[derive(Debug)]
+pub struct LogGuard {
+    _worker: Option<WorkerGuard>,
+}
+
+/// Lines that wait for a slow reader of the log. Behind that they are dropped: a full disk or a stuck log collector
+/// must not hold up a kill.
+const BUFFERED_LINES: usize = 2048;
+
+/// Sends log lines to standard error. `RUST_LOG` chooses levels, `info` by default.
+///
+/// With `in_background`, lines are written by a thread of their own, so that a stuck reader holds up nobody.
+pub fn init(format: LogFormat, in_background: bool) -> LogGuard {
+    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if in_background {
+        let (writer, worker) = NonBlockingBuilder::default()
+            .buffered_lines_limit(BUFFERED_LINES)
+            .lossy(true)
+            .thread_name("memguard-log")
+            .finish(io::stderr());
+        install(format, color, writer);
+        LogGuard { _worker: Some(worker) }
+    } else {
+        install(format, color, io::stderr);
+        LogGuard { _worker: None }
+    }
+}
+
+fn install<W: for<'w> MakeWriter<'w> + Send + Sync + 'static>(format: LogFormat, color: bool, writer: W) {
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // A second initialisation (tests) is no error: the first one stays.
+    let _ = match format {
+        LogFormat::Text => builder.event_format(Text { color }).finish().try_init(),
+        LogFormat::Json => builder.event_format(Json).finish().try_init(),
+    };
+}

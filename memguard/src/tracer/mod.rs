@@ -1,0 +1,11 @@
+//! The tracer: applies a plan to the kernel and reads what the hooks hand over.
+
+mod cost;
+mod loader;
+mod record;
+mod ring;
+
+pub use cost::{ProgramCost, TracerCost};
+pub use loader::{Limits, Tracer, TracerError, embedded_object, start};
+pub use record::{DecodeError, decode};
+pub use ring::Ring;

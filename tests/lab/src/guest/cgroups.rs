@@ -1,0 +1,112 @@
+//! A cgroup tree as the kubelet (systemd driver) and containerd lay it out.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use memguard_lab::{Scenario, scenario::{Container, Pod}};
+
+use super::machine::{CGROUP, write};
+
+/// Where memguard runs.
+pub(super) const MEMGUARD: &str = "/sys/fs/cgroup/system.slice/memguard.service";
+
+/// Paths of the containers, by `pod/container`.
+pub(super) struct Tree {
+    pub(super) containers: BTreeMap<String, Place>,
+}
+
+/// A container's cgroup, and the one whose limit it is under.
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) limited_at: PathBuf,
+}
+
+pub(super) fn make(scenario: &Scenario) -> anyhow::Result<Tree> {
+    let root = Path::new(CGROUP);
+    pass_on(root)?;
+    add(&root.join("system.slice"))?;
+    pass_on(&root.join("system.slice"))?;
+    add(Path::new(MEMGUARD))?;
+
+    let burstable = root.join("kubepods.slice/kubepods-burstable.slice");
+    add(&burstable)?;
+    pass_on(&root.join("kubepods.slice"))?;
+    pass_on(&burstable)?;
+    let mut containers = BTreeMap::new();
+    for pod in &scenario.pod {
+        let slice = burstable.join(format!("kubepods-burstable-pod{}.slice", uid(&pod.name).replace('-', "_")));
+        add(&slice)?;
+        pass_on(&slice)?;
+        if let Some(max) = pod.memory_max {
+            write(slice.join("memory.max"), &max.file_text())?;
+        }
+        for container in &pod.container {
+            let path = slice.join(scope(&pod.name, &container.name));
+            fill(&path, container)?;
+            let limited_at = if container.memory_max.is_none() && pod.memory_max.is_some() { slice.clone() } else { path.clone() };
+            containers.insert(full_name(pod, container), Place { path, limited_at });
+        }
+        // What Kubernetes puts beside every container.
+        let pause = slice.join(scope(&pod.name, "pause"));
+        add(&pause)?;
+        containers.insert(format!("{}/pause", pod.name), Place { limited_at: pause.clone(), path: pause });
+    }
+    Ok(Tree { containers })
+}
+
+fn fill(path: &Path, container: &Container) -> anyhow::Result<()> {
+    add(path)?;
+    if let Some(max) = container.memory_max {
+        write(path.join("memory.max"), &max.file_text())?;
+    }
+    if let Some(high) = container.memory_high {
+        write(path.join("memory.high"), &high.file_text())?;
+    }
+    write(path.join("memory.oom.group"), if container.oom_group { "1" } else { "0" })?;
+    for nested in container.workload.iter().filter_map(|workload| workload.nested.as_deref()) {
+        let mut below = path.to_owned();
+        for part in nested.split('/') {
+            pass_on(&below)?;
+            below.push(part);
+            add(&below)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn full_name(pod: &Pod, container: &Container) -> String {
+    format!("{}/{}", pod.name, container.name)
+}
+
+fn add(path: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("can't make cgroup {}", path.display()))
+}
+
+/// Lets the children of a cgroup have its controllers.
+fn pass_on(path: &Path) -> anyhow::Result<()> {
+    let controllers = fs::read_to_string(path.join("cgroup.controllers"))
+        .with_context(|| format!("can't read the controllers of {}", path.display()))?;
+    for controller in controllers.split_whitespace().filter(|name| ["cpu", "io", "memory", "pids"].contains(name)) {
+        write(path.join("cgroup.subtree_control"), &format!("+{controller}"))?;
+    }
+    Ok(())
+}
+
+/// A number that only depends on the name (FNV-1a).
+fn number(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+fn uid(pod: &str) -> String {
+    let (a, b) = (number(pod), number(&format!("{pod}-2")));
+    format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}", a >> 32, a >> 16 & 0xffff, a & 0xfff, b >> 48 & 0xfff, b & 0xffff_ffff_ffff)
+}
+
+fn scope(pod: &str, container: &str) -> String {
+    let id: String = (0..4).map(|part| format!("{:016x}", number(&format!("{pod}/{container}/{part}")))).collect();
+    format!("cri-containerd-{id}.scope")
+}

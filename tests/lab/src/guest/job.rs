@@ -1,0 +1,291 @@
+//! Running a job.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use memguard_lab::{
+    MemguardMode, Record, Scenario,
+    scenario::{Program, Start},
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{
+    cgroups::{self, Tree},
+    children::{self, Exit},
+    machine,
+    port::Port,
+    witness,
+};
+
+/// How long memguard may take to attach, and to end.
+const MEMGUARD_PATIENCE: Duration = Duration::from_secs(90);
+/// After the container in trouble is dead, its neighbours are watched for so long.
+const AFTERMATH: Duration = Duration::from_secs(8);
+/// Pause between two looks at what has ended.
+const STEP: Duration = Duration::from_millis(50);
+
+/// A running memguard.
+struct Memguard {
+    pid: u32,
+    lines: Receiver<String>,
+}
+
+/// Runs a command and passes its output on.
+pub(super) fn command(port: &Port, argv: &[String]) -> anyhow::Result<()> {
+    let (first, rest) = argv.split_first().context("the command is empty")?;
+    let mut child = Command::new(first)
+        .args(rest)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("can't start {first}"))?;
+    let (sender, lines) = channel();
+    if let Some(out) = child.stdout.take() {
+        children::forward(out, sender.clone());
+    }
+    if let Some(err) = child.stderr.take() {
+        children::forward(err, sender);
+    }
+    for line in lines {
+        port.send(Record::Log { line });
+    }
+    let status = child.wait()?;
+    port.send(Record::Ended { code: status.code(), signal: std::os::unix::process::ExitStatusExt::signal(&status) });
+    Ok(())
+}
+
+/// Runs a scenario.
+pub(super) fn scenario(
+    port: &Port,
+    scenario: &Scenario,
+    mode: MemguardMode,
+    arguments: &[String],
+) -> anyhow::Result<()> {
+    machine::prepare(&scenario.vm, &scenario.kernel)?;
+    let tree = cgroups::make(scenario)?;
+    let memguard = match mode {
+        MemguardMode::Off => None,
+        MemguardMode::Observe | MemguardMode::Enforce => Some(start_memguard(port, mode, arguments)?),
+    };
+    let mut run = Run {
+        port,
+        scenario,
+        tree: &tree,
+        memguard,
+        workloads: BTreeMap::new(),
+        progress: BTreeMap::new(),
+        running: BTreeSet::new(),
+        at_limit: BTreeSet::new(),
+        dead: BTreeSet::new(),
+        memguard_ended: false,
+    };
+    let outcome = run.to_its_end();
+    run.stop_memguard();
+    outcome
+}
+
+fn start_memguard(port: &Port, mode: MemguardMode, arguments: &[String]) -> anyhow::Result<Memguard> {
+    port.send(Record::Step { what: format!("starting memguard from the root disk, --mode {mode}") });
+    let mut command = Command::new(machine::install("/memguard", "usr/bin/memguard")?);
+    command
+        .args(["run", "--log-format", "json", "--report-interval", "10", "--mode", &mode.to_string()])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = children::spawn_in(cgroups::MEMGUARD.as_ref(), command)?;
+    let (sender, lines) = channel();
+    if let Some(err) = child.stderr.take() {
+        children::forward(err, sender);
+    }
+    let memguard = Memguard { pid: child.id(), lines };
+    let deadline = Instant::now() + MEMGUARD_PATIENCE;
+    loop {
+        let Ok(line) = memguard.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+            bail!("memguard did not say that it has started within {} s", MEMGUARD_PATIENCE.as_secs());
+        };
+        let started = line.contains("\"kind\":\"started\"");
+        port.send(Record::Log { line });
+        if started {
+            return Ok(memguard);
+        }
+    }
+}
+
+struct Run<'a> {
+    port: &'a Port,
+    scenario: &'a Scenario,
+    tree: &'a Tree,
+    memguard: Option<Memguard>,
+    /// Names by PID.
+    workloads: BTreeMap<u32, String>,
+    progress: BTreeMap<String, PathBuf>,
+    running: BTreeSet<String>,
+    at_limit: BTreeSet<String>,
+    dead: BTreeSet<String>,
+    memguard_ended: bool,
+}
+
+impl Run<'_> {
+    fn to_its_end(&mut self) -> anyhow::Result<()> {
+        self.port.send(Record::Step { what: format!("warming up for {} s", self.scenario.time.warm_up_s) });
+        self.start_pauses()?;
+        self.start(Start::Beginning)?;
+        let warm = Instant::now() + Duration::from_secs(u64::from(self.scenario.time.warm_up_s));
+        let run_for = Duration::from_secs(u64::from(self.scenario.time.run_s));
+        let mut next_sample = Instant::now();
+        let mut end = None;
+        let mut trouble = false;
+        loop {
+            let now = Instant::now();
+            self.pass_on_logs();
+            for exit in children::reap() {
+                self.exited(exit);
+            }
+            self.note_deaths();
+            if !trouble && now >= warm {
+                trouble = true;
+                self.port.send(Record::Trouble);
+                self.start(Start::Trouble)?;
+                end = Some(now + run_for);
+            }
+            if trouble && self.note_limits() && self.expected_at_limit() {
+                end = Some(now + run_for);
+            }
+            if now >= next_sample {
+                next_sample += Duration::from_secs(1);
+                let memguard = self.memguard.as_ref().map(|memguard| memguard.pid);
+                let sample = witness::sample(self.tree, children::progress(&self.progress), memguard);
+                self.port.send(Record::Sample(Box::new(sample)));
+            }
+            if trouble && self.is_over() {
+                end = end.map(|end| end.min(now + AFTERMATH));
+            }
+            if end.is_some_and(|end| now >= end) {
+                return Ok(());
+            }
+            thread::sleep(STEP);
+        }
+    }
+
+    fn start_pauses(&mut self) -> anyhow::Result<()> {
+        for pod in &self.scenario.pod {
+            let name = format!("{}-pause", pod.name);
+            self.spawn(&name, &Program::Pause, &format!("{}/pause", pod.name), None)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, when: Start) -> anyhow::Result<()> {
+        for (pod, container, workload) in self.scenario.workloads().filter(|(.., workload)| workload.at == when) {
+            let container = cgroups::full_name(pod, container);
+            self.spawn(&workload.name, &workload.run, &container, workload.nested.as_deref())?;
+            self.running.insert(workload.name.clone());
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: &str, program: &Program, container: &str, nested: Option<&str>) -> anyhow::Result<()> {
+        let place = self.tree.containers.get(container).with_context(|| format!("no container {container}"))?;
+        let cgroup = nested.map_or_else(|| place.path.clone(), |nested| place.path.join(nested));
+        let (command, progress) = children::workload(name, program)?;
+        let child = children::spawn_in(&cgroup, command)?;
+        self.workloads.insert(child.id(), name.to_owned());
+        self.progress.insert(name.to_owned(), progress);
+        let cgroup = cgroup.display().to_string();
+        self.port.send(Record::Started { workload: name.to_owned(), pid: child.id(), cgroup });
+        Ok(())
+    }
+
+    fn pass_on_logs(&self) {
+        for line in self.memguard.iter().flat_map(|memguard| memguard.lines.try_iter()) {
+            self.port.send(Record::Log { line });
+        }
+    }
+
+    fn exited(&mut self, exit: Exit) {
+        let Exit { pid, code, signal } = exit;
+        if self.memguard.as_ref().is_some_and(|memguard| memguard.pid == pid) {
+            self.memguard_ended = true;
+            self.port.send(Record::Ended { code, signal });
+        } else if let Some(workload) = self.workloads.remove(&pid) {
+            self.running.remove(&workload);
+            self.port.send(Record::Exited { workload, code, signal });
+        }
+    }
+
+    /// Reports containers that had processes and have none any more.
+    fn note_deaths(&mut self) {
+        let begun: BTreeSet<String> = self
+            .scenario
+            .workloads()
+            .filter(|(.., workload)| self.progress.contains_key(&workload.name))
+            .map(|(pod, container, _)| cgroups::full_name(pod, container))
+            .collect();
+        for name in begun {
+            let empty = self.tree.containers.get(&name).is_some_and(|place| !witness::populated(place));
+            if empty && self.dead.insert(name.clone()) {
+                self.port.send(Record::Dead { container: name });
+            }
+        }
+    }
+
+    /// Reports containers that are at their limit for the first time; says whether there is a new one.
+    fn note_limits(&mut self) -> bool {
+        let mut new = false;
+        for (name, place) in &self.tree.containers {
+            let at_limit = witness::limit(place).is_some_and(|limit| witness::current(place) as f64 >= 0.95 * limit as f64);
+            if at_limit && self.at_limit.insert(name.clone()) {
+                self.port.send(Record::AtLimit { container: name.clone() });
+                new = true;
+            }
+        }
+        new
+    }
+
+    /// Whether the container that the scenario is about has just reached its limit, for the first time.
+    fn expected_at_limit(&self) -> bool {
+        self.scenario.expect.container.as_ref().is_none_or(|container| self.at_limit.contains(container))
+    }
+
+    /// Whether what the scenario is about has ended: the container in trouble is dead, or every workload that ends by
+    /// itself has ended.
+    fn is_over(&self) -> bool {
+        let dead = self.scenario.expect.container.as_ref().is_some_and(|container| self.dead.contains(container));
+        let finite = |program: &Program| {
+            !matches!(program, Program::Pause | Program::Steady | Program::Listener { .. } | Program::Hog { .. })
+        };
+        let mut workloads = self.scenario.workloads().filter(|(.., workload)| finite(&workload.run)).peekable();
+        let finished = workloads.peek().is_some() && workloads.all(|(.., workload)| !self.running.contains(&workload.name));
+        dead || finished
+    }
+
+    fn stop_memguard(&mut self) {
+        let Some(memguard) = &self.memguard else { return };
+        if !self.memguard_ended
+            && let Some(pid) = Pid::from_raw(memguard.pid.cast_signed())
+        {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + MEMGUARD_PATIENCE;
+        while !self.memguard_ended && Instant::now() < deadline {
+            for exit in children::reap() {
+                self.exited(exit);
+            }
+            thread::sleep(STEP);
+        }
+        // The pipe's last lines come a moment after its writer is gone.
+        let Some(memguard) = &self.memguard else { return };
+        while let Ok(line) = memguard.lines.recv_timeout(Duration::from_millis(500)) {
+            self.port.send(Record::Log { line });
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The machine: file systems, modules, kernel switches, power.
+
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd as _,
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use memguard_lab::scenario::{KernelSwitches, Vm};
+use rustix::{
+    mount::{MountFlags, mount, mount_bind},
+    system::{RebootCommand, reboot},
+};
+
+use crate::workload::DISK;
+
+/// Where cgroup v2 is mounted.
+pub(super) const CGROUP: &str = "/sys/fs/cgroup";
+/// tmpfs for progress counters.
+pub(super) const PROGRESS: &str = "/run/progress";
+
+pub(super) fn mount_virtual() -> anyhow::Result<()> {
+    for (kind, target) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/run"),
+        ("tmpfs", "/tmp"),
+        ("cgroup2", CGROUP),
+        ("bpf", "/sys/fs/bpf"),
+        ("debugfs", "/sys/kernel/debug"),
+        ("tracefs", "/sys/kernel/tracing"),
+    ] {
+        fs::create_dir_all(target).or_else(|error| if Path::new(target).is_dir() { Ok(()) } else { Err(error) })?;
+        mount(kind, target, kind, MountFlags::empty(), None).with_context(|| format!("can't mount {kind} at {target}"))?;
+    }
+    fs::create_dir_all(PROGRESS)?;
+    Ok(())
+}
+
+/// Loads `/modules/*` in the order of their names. Built-in ones are not among them.
+pub(super) fn load_modules() -> anyhow::Result<()> {
+    /// `MODULE_INIT_COMPRESSED_FILE` of include/uapi/linux/module.h.
+    const COMPRESSED: libc::c_int = 4;
+    let mut paths: Vec<_> = fs::read_dir("/modules").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let file = File::open(&path)?;
+        let flags = if path.extension().is_some_and(|extension| extension == "ko") { 0 } else { COMPRESSED };
+        // SAFETY: the descriptor is open, and the parameters are an empty string.
+        let result = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), flags) };
+        if result != 0 {
+            bail!("can't load {}: {}", path.display(), std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Mounts the root disk and sets what the scenario asks for.
+pub(super) fn prepare(vm: &Vm, switches: &KernelSwitches) -> anyhow::Result<()> {
+    let device = Path::new("/dev/vda");
+    for _ in 0..100 {
+        if device.exists() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    fs::create_dir_all(DISK)?;
+    mount(device, DISK, "ext4", MountFlags::NOATIME, None).context("can't mount /dev/vda")?;
+    for folder in ["proc", "dev", "tmp"] {
+        let target = Path::new(DISK).join(folder);
+        fs::create_dir_all(&target)?;
+        mount_bind(Path::new("/").join(folder), &target)
+            .with_context(|| format!("can't mount {}", target.display()))?;
+    }
+    if let Some(kib) = vm.disk.readahead_kib {
+        write("/sys/block/vda/queue/read_ahead_kb", &kib.to_string())?;
+    }
+    if let Some(on) = switches.mglru {
+        let path = "/sys/kernel/mm/lru_gen/enabled";
+        match write(path, if on { "y" } else { "n" }) {
+            // A kernel without it has it off.
+            Err(_) if !on && !Path::new(path).exists() => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file of a virtual file system.
+pub(super) fn write(path: impl AsRef<Path>, text: &str) -> anyhow::Result<()> {
+    let path = path.as_ref();
+    fs::write(path, text).with_context(|| format!("can't write {text:?} to {}", path.display()))
+}
+
+/// Puts a program on the root disk, and out of memory again, so that it is read in from there.
+pub(super) fn install(from: &str, name: &str) -> anyhow::Result<std::path::PathBuf> {
+    let to = Path::new(DISK).join(name);
+    fs::copy(from, &to).with_context(|| format!("can't copy {from} to {}", to.display()))?;
+    rustix::fs::sync();
+    write("/proc/sys/vm/drop_caches", "3")?;
+    Ok(to)
+}
+
+pub(super) fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+pub(super) fn cpus() -> u32 {
+    thread::available_parallelism().map_or(0, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX))
+}
+
+pub(super) fn power_off() -> ! {
+    rustix::fs::sync();
+    let _ = reboot(RebootCommand::PowerOff);
+    loop {
+        thread::sleep(Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,42 @@
+//! PID 1 of a guest: mounts, runs the job, reports over the second serial port, powers off.
+
+mod cgroups;
+mod children;
+mod job;
+mod machine;
+mod port;
+mod witness;
+
+use anyhow::Context as _;
+use memguard_lab::{Job, Record};
+
+use self::port::Port;
+
+/// Never returns: the end of PID 1 would be a panic.
+pub(crate) fn main() -> ! {
+    let outcome = run();
+    if let Err(error) = &outcome {
+        // Without a port there is still the console.
+        println!("lab-guest: {error:#}");
+    }
+    machine::power_off();
+}
+
+fn run() -> anyhow::Result<()> {
+    machine::mount_virtual()?;
+    machine::load_modules()?;
+    let port = Port::open().context("the second serial port can't be used")?;
+    let outcome = (|| {
+        let job = std::fs::read("/job.json").context("can't read /job.json")?;
+        let job: Job = serde_json::from_slice(&job).context("/job.json is not a job")?;
+        port.send(Record::Boot { kernel: machine::kernel_release(), cpus: machine::cpus() });
+        match job {
+            Job::Scenario { scenario, memguard, arguments } => job::scenario(&port, &scenario, memguard, &arguments),
+            Job::Command { argv } => job::command(&port, &argv),
+        }
+    })();
+    let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
+    port.send(Record::End { error });
+    port.drain();
+    outcome
+}

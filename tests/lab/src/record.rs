@@ -1,0 +1,137 @@
+//! What a guest is asked to do, and the records that it sends over its second serial port, one JSON object a line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::Scenario;
+
+/// How memguard takes part in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemguardMode {
+    Off,
+    Observe,
+    #[default]
+    Enforce,
+}
+
+impl std::fmt::Display for MemguardMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Off => "off",
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        })
+    }
+}
+
+/// What the guest is asked to do: `/job.json` of its initramfs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Job {
+    /// Run a scenario.
+    Scenario {
+        scenario: Box<Scenario>,
+        memguard: MemguardMode,
+        /// Further arguments for `memguard run`.
+        arguments: Vec<String>,
+    },
+    /// Run a command with memguard's binary as its first argument and pass its output on; for `doctor` and benchmarks.
+    Command { argv: Vec<String> },
+}
+
+/// One line on the serial port.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Counts up from 0, so that a lost line is noticed.
+    pub seq: u64,
+    /// `CLOCK_MONOTONIC` of the guest in seconds.
+    pub t: f64,
+    #[serde(flatten)]
+    pub record: Record,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Record {
+    /// PID 1 runs.
+    Boot { kernel: String, cpus: u32 },
+    /// What comes next, in words.
+    Step { what: String },
+    /// A workload was started.
+    Started { workload: String, pid: u32, cgroup: String },
+    /// The trouble begins.
+    Trouble,
+    /// A container is at its limit for the first time.
+    AtLimit { container: String },
+    /// Once a second.
+    Sample(Box<Sample>),
+    /// A workload ended: its exit code, or the signal that killed it.
+    Exited { workload: String, code: Option<i32>, signal: Option<i32> },
+    /// The last process of a container is gone.
+    Dead { container: String },
+    /// A line of memguard's log (JSON), or of a command's output.
+    Log { line: String },
+    /// memguard or a command ended.
+    Ended { code: Option<i32>, signal: Option<i32> },
+    /// The guest is done. `error` says why it could not do what it was asked.
+    End { error: Option<String> },
+}
+
+/// A look at all containers and all progress.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// By `pod/container`.
+    pub containers: BTreeMap<String, Figures>,
+    /// Cumulative, by workload.
+    pub progress: BTreeMap<String, u64>,
+    /// User and system time of memguard's process, in seconds, and its resident memory in KiB.
+    pub memguard_cpu_s: Option<f64>,
+    pub memguard_resident_kib: Option<u64>,
+}
+
+/// The files of one container's cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    pub current: u64,
+    pub max_events: u64,
+    pub oom: u64,
+    pub oom_kill: u64,
+    pub anon: u64,
+    pub file: u64,
+    pub shmem: u64,
+    pub refaults: u64,
+    pub steals: u64,
+    pub major_faults: u64,
+    /// PSI totals in microseconds.
+    pub memory_some_us: u64,
+    pub memory_full_us: u64,
+    pub io_some_us: u64,
+    pub populated: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_survives_the_wire() {
+        let sample = Sample {
+            containers: BTreeMap::from([("a/b".to_owned(), Figures { current: 1, populated: true, ..Figures::default() })]),
+            ..Sample::default()
+        };
+        for record in [
+            Record::Sample(Box::new(sample)),
+            Record::Exited { workload: "hog".to_owned(), code: None, signal: Some(9) },
+            Record::End { error: None },
+        ] {
+            let line = Line { seq: 3, t: 1.5, record };
+            let text = serde_json::to_string(&line).unwrap();
+            assert!(!text.contains('\n'));
+            let back: Line = serde_json::from_str(&text).unwrap();
+            assert_eq!((back.seq, &back.record), (3, &line.record), "{text}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A program whose text is large and spread out, as a managed runtime with its assemblies is: it really executes code
+//! on the pages of shared objects, so losing them means faulting them back in.
+
+use std::{
+    ffi::CString,
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::{DISK, progress::Progress};
+
+/// Each function of the shared objects fills one page, see tests/workloads/text.S.
+const PAGE: usize = 4096;
+/// Hot code comes in runs of so many pages.
+const RUN: usize = 16;
+
+type Function = unsafe extern "C" fn(u64) -> u64;
+
+/// Text of one shared object.
+#[derive(Clone, Copy)]
+struct Object {
+    base: usize,
+    pages: usize,
+}
+
+impl Object {
+    fn load(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let name = CString::new(path.as_os_str().as_encoded_bytes())?;
+        // SAFETY: the objects are the lab's own and have no constructors.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
+        ensure!(!handle.is_null(), "can't load {shown}");
+        let symbol = |name: &std::ffi::CStr| {
+            // SAFETY: the handle is valid, and the object is never closed.
+            let address = unsafe { libc::dlsym(handle, name.as_ptr()) };
+            if address.is_null() { bail!("{shown} has no {}", name.to_string_lossy()) }
+            Ok(address)
+        };
+        let base = symbol(c"text_base")? as usize;
+        // SAFETY: text_pages is a 32-bit constant of the object.
+        let pages = unsafe { symbol(c"text_pages")?.cast::<u32>().read() } as usize;
+        Ok(Self { base, pages })
+    }
+}
+
+/// Serves requests for ever: each calls functions, nine of ten in the hot part, the others anywhere.
+pub(super) fn run(threads: u32, hot_mib: u32, calls: u32, progress: Progress) -> anyhow::Result<()> {
+    let folder = Path::new(DISK).join("text");
+    let mut objects = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))? {
+        objects.push(Object::load(&entry?.path())?);
+    }
+    ensure!(!objects.is_empty(), "{} is empty", folder.display());
+    let all: Vec<usize> =
+        objects.iter().flat_map(|object| (0..object.pages).map(|page| object.base + page * PAGE)).collect();
+    let hot_pages = (hot_mib as usize) * (1 << 20) / PAGE;
+    let one_in = (all.len() / hot_pages.max(1)).max(1);
+    let hot: Vec<usize> = all.chunks(RUN).step_by(one_in).flatten().copied().collect();
+
+    let workers: Vec<_> = (0..threads)
+        .map(|thread| {
+            let (all, hot) = (all.clone(), hot.clone());
+            thread::Builder::new().stack_size(64 * 1024).spawn(move || {
+                let mut random = Random(u64::from(thread) * 2 + 1);
+                let mut value = 1;
+                loop {
+                    for _ in 0..calls {
+                        let from = if random.below(10) < 9 { &hot } else { &all };
+                        let address = from[random.below(from.len())];
+                        // SAFETY: the address is that of a function of this type in an object that stays loaded.
+                        value = unsafe { std::mem::transmute::<usize, Function>(address)(value) };
+                    }
+                    progress.add(1);
+                    thread::sleep(Duration::from_millis(2));
+                }
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    for worker in workers {
+        let _: Result<(), _> = worker.join();
+    }
+    Ok(())
+}
+
+/// xorshift64*
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let value = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(value).unwrap_or_default() % bound.max(1)
+    }
+}

@@ -1,0 +1,157 @@
+//! The guests' root disk: an ext4 image with Debian's python, the listener's shared objects and a big file.
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    paths, process,
+    setup::archive::{self, Archive},
+    ui,
+};
+
+/// Counts up when what is made here changes in a way that its sources do not show.
+const VERSION: u32 = 1;
+/// Debian's packages on the disk, with all that they depend on.
+const PACKAGES: &[&str] = &["python3-minimal"];
+const SUITES: &[&str] = &["bookworm", "bookworm-security"];
+/// Shared objects of the listener: 17 of 12 MiB are 204 MiB of text.
+const TEXT_OBJECTS: u32 = 17;
+const TEXT_PAGES: u32 = 3072;
+/// The file that is streamed, scanned and mapped: larger than any limit.
+const BIG_FILE_MIB: u32 = 768;
+const IMAGE_MIB: u32 = 2048;
+
+/// Sources that end up on the disk.
+const SOURCES: &[&str] = &["text.S", "report.py"];
+
+fn source(name: &str) -> PathBuf {
+    paths::root().join("tests/workloads").join(name)
+}
+
+/// FNV-1a over everything that the image is made from, so that a change makes a new one.
+fn key() -> anyhow::Result<String> {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    };
+    for number in [VERSION, TEXT_OBJECTS, TEXT_PAGES, BIG_FILE_MIB, IMAGE_MIB] {
+        add(&number.to_ne_bytes());
+    }
+    for name in PACKAGES.iter().chain(SUITES) {
+        add(name.as_bytes());
+    }
+    for name in SOURCES {
+        let path = source(name);
+        add(&fs::read(&path).with_context(|| format!("can't read {}", path.display()))?);
+    }
+    Ok(format!("{hash:016x}"))
+}
+
+fn path() -> anyhow::Result<PathBuf> {
+    Ok(paths::cache()?.join(format!("images/root-{}.ext4", key()?)))
+}
+
+/// The image, if it was made from what is here now.
+pub(crate) fn cached() -> anyhow::Result<Option<PathBuf>> {
+    let path = path()?;
+    Ok(path.is_file().then_some(path))
+}
+
+/// The image, made if it is not there.
+pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
+    let path = path()?;
+    if !path.is_file() {
+        make(&path).context("can't make the root disk")?;
+    }
+    Ok(path)
+}
+
+fn make(path: &Path) -> anyhow::Result<()> {
+    let parent = path.parent().context("the cache has no parent")?;
+    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
+    check_room(parent)?;
+    // Images of earlier sources are of no use any more.
+    for old in fs::read_dir(parent)?.flatten() {
+        if old.path().extension().is_some_and(|extension| extension == "ext4") {
+            let _ = fs::remove_file(old.path());
+        }
+    }
+    let work = tempfile::tempdir_in(parent)?;
+    let root = work.path().join("root");
+
+    ui::say(format!("unpacking Debian's {} and what they depend on", PACKAGES.join(", ")));
+    let archive = Archive::open("image", SUITES)?;
+    let debs = archive.download_closure(PACKAGES)?;
+    for deb in &debs {
+        archive::unpack(deb, &root)?;
+        ui::check_interrupt()?;
+    }
+    archive.clean();
+    for folder in ["text", "data", "proc", "dev", "tmp", "root"] {
+        fs::create_dir_all(root.join(folder))?;
+    }
+
+    ui::say("assembling the listener's shared objects");
+    let object = work.path().join("text.so");
+    process::output(
+        Command::new("cc")
+            .args(["-shared", "-nostdlib", &format!("-DPAGES={TEXT_PAGES}"), "-o"])
+            .arg(&object)
+            .arg(source("text.S")),
+    )?;
+    for index in 0..TEXT_OBJECTS {
+        fs::copy(&object, root.join(format!("text/libtext{index:02}.so")))?;
+    }
+    fs::copy(source("report.py"), root.join("root/report.py"))?;
+    big_file(&root.join("data/big"))?;
+    ui::check_interrupt()?;
+
+    ui::say("writing the file system");
+    let image = work.path().join("image");
+    let mke2fs = ["mke2fs", "/usr/sbin/mke2fs", "/sbin/mke2fs"].into_iter().find(|program| {
+        process::find(program).is_some() || Path::new(program).is_absolute() && Path::new(program).is_file()
+    });
+    let mke2fs = mke2fs.context("there is no mke2fs: run `cargo xtask setup`")?;
+    process::output(
+        Command::new(mke2fs)
+            .args(["-q", "-F", "-t", "ext4", "-E", "root_owner=0:0", "-d"])
+            .arg(&root)
+            .arg(&image)
+            .arg(format!("{IMAGE_MIB}M")),
+    )?;
+    fs::rename(&image, path).with_context(|| format!("can't move it to {}", path.display()))
+}
+
+/// Not random, but no two pages alike.
+fn big_file(path: &Path) -> anyhow::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut page = [0x5a; 4096];
+    for number in 0..u64::from(BIG_FILE_MIB) * 256 {
+        page[..8].copy_from_slice(&number.to_le_bytes());
+        file.write_all(&page)?;
+    }
+    file.flush().with_context(|| format!("can't write {}", path.display()))
+}
+
+/// The tree and the image of it stand side by side for a moment.
+fn check_room(folder: &Path) -> anyhow::Result<()> {
+    let stat = rustix::fs::statvfs(folder).with_context(|| format!("can't look at {}", folder.display()))?;
+    let free_mib = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
+    let needed_mib = u64::from(BIG_FILE_MIB + IMAGE_MIB) + 512;
+    if free_mib < needed_mib {
+        bail!(
+            "{} has {free_mib} MiB free, and making the root disk takes {needed_mib}: make room, or put the cache elsewhere \
+             with MEMGUARD_CACHE",
+            folder.display()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What memguard said during a run, from the lines of its log.
+
+use memguard_lab::{Line, Record};
+use serde_json::Value;
+
+/// The gist of its log.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) started: bool,
+    /// `full`, `degraded` or `files`.
+    pub(super) level: Option<String>,
+    /// When, and the message.
+    pub(super) verdicts: Vec<(f64, String)>,
+    pub(super) kills: u32,
+    pub(super) dry_runs: u32,
+    pub(super) suspicions: u32,
+    /// Events that the tracer lost, of all kinds.
+    pub(super) lost: Option<u64>,
+    pub(super) errors: Vec<String>,
+    /// Its exit code, once it has ended.
+    pub(super) ended: Option<Option<i32>>,
+}
+
+/// The JSON lines of its log, with their times.
+pub(super) fn log(lines: &[Line]) -> impl Iterator<Item = (f64, Value)> {
+    lines.iter().filter_map(|line| match &line.record {
+        Record::Log { line: text } => Some((line.t, serde_json::from_str(text).ok()?)),
+        _ => None,
+    })
+}
+
+impl Said {
+    pub(super) fn of(lines: &[Line]) -> Self {
+        let mut said = Self::default();
+        for (t, entry) in log(lines) {
+            let message = entry["message"].as_str().unwrap_or_default().to_owned();
+            match entry["kind"].as_str() {
+                Some("started") => {
+                    said.started = true;
+                    said.level = entry["plan"]["level"].as_str().map(str::to_owned);
+                }
+                Some("verdict") => said.verdicts.push((t, message.clone())),
+                Some("action") => match entry["outcome"].as_str() {
+                    Some("dead" | "lingering") => said.kills += 1,
+                    Some("dry_run") => said.dry_runs += 1,
+                    _ => {}
+                },
+                Some("state") if entry["to"] == "suspect" => said.suspicions += 1,
+                Some("cost") => {
+                    let tracer = &entry["tracer"];
+                    let names = ["ring_full", "cgroups_left_out", "cycles_untimed", "ends_lost", "undecodable"];
+                    said.lost = names.iter().map(|name| tracer[*name].as_u64()).sum();
+                }
+                _ => {}
+            }
+            if entry["level"] == "ERROR" {
+                said.errors.push(message);
+            }
+        }
+        said.ended = lines.iter().find_map(|line| match line.record {
+            Record::Ended { code, .. } => Some(code),
+            _ => None,
+        });
+        said
+    }
+}

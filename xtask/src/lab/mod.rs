@@ -1,0 +1,149 @@
+//! `cargo xtask lab`: real kernels in VMs, made to livelock, with and without memguard.
+
+pub(crate) mod accel;
+pub(crate) mod image;
+mod initramfs;
+mod judge;
+pub(crate) mod kernels;
+mod live;
+mod run;
+pub(crate) mod vm;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use memguard_lab::{MemguardMode, Scenario};
+
+use crate::{paths, process, setup};
+
+pub(crate) use run::{Options, Planned, run_all};
+pub(crate) use vm::program as qemu_program;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the scenarios.
+    List,
+    /// Run scenarios and judge what came of them.
+    Run(RunArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Scenarios by name (`lab list`), or `all`.
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+
+    /// Kernel lines: 6.1, 6.12, 6.18, 7. May be given again.
+    #[arg(long, value_name = "LINE", default_value = kernels::USUAL)]
+    kernel: Vec<String>,
+
+    /// With memguard or without.
+    #[arg(long, value_enum, default_value_t)]
+    memguard: ModeArg,
+
+    /// How often each is run.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
+
+    /// Processors that VMs may use together; as many as there are by default.
+    #[arg(long, value_name = "COUNT")]
+    cores: Option<u32>,
+
+    /// How guests are run.
+    #[arg(long, value_enum, default_value_t)]
+    accel: accel::Choice,
+
+    /// Further arguments for `memguard run`.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// `on` is short for `enforce`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum ModeArg {
+    Off,
+    Observe,
+    #[default]
+    On,
+}
+
+impl From<ModeArg> for MemguardMode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Off => Self::Off,
+            ModeArg::Observe => Self::Observe,
+            ModeArg::On => Self::Enforce,
+        }
+    }
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::List => list(),
+        Command::Run(args) => run_scenarios(&args),
+    }
+}
+
+fn list() -> anyhow::Result<()> {
+    for scenario in Scenario::read_all(&paths::scenarios())? {
+        println!("{:16} {:9} {}", scenario.name, scenario.kind.to_string(), scenario.summary);
+    }
+    println!("\nkernels: {}", kernels::listed());
+    Ok(())
+}
+
+/// The scenarios of these names.
+pub(crate) fn scenarios(names: &[String]) -> anyhow::Result<Vec<Scenario>> {
+    let all = Scenario::read_all(&paths::scenarios())?;
+    if names.iter().any(|name| name == "all") {
+        return Ok(all);
+    }
+    names
+        .iter()
+        .map(|name| {
+            all.iter().find(|scenario| scenario.name == *name).cloned().with_context(|| {
+                let known: Vec<_> = all.iter().map(|scenario| scenario.name.as_str()).collect();
+                format!("there is no scenario {name:?}; there are: {}", known.join(", "))
+            })
+        })
+        .collect()
+}
+
+fn run_scenarios(args: &RunArgs) -> anyhow::Result<()> {
+    let scenarios = scenarios(&args.names)?;
+    let lines = args.kernel.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    check_machine()?;
+    let mut planned = Vec::new();
+    for _ in 0..args.repeat {
+        for line in &lines {
+            for scenario in &scenarios {
+                planned.push(Planned { scenario: scenario.clone(), line, mode: args.memguard.into() });
+            }
+        }
+    }
+    let options = Options { cores: args.cores, accel: args.accel, arguments: args.arguments.clone(), live: false };
+    let outcomes = run_all(planned, &options)?;
+    run::report(&outcomes)
+}
+
+/// The lab's guests are x86-64, and their text is too.
+pub(crate) fn check_machine() -> anyhow::Result<()> {
+    if !cfg!(target_arch = "x86_64") {
+        bail!("the lab runs on x86-64 machines only so far, and this is {}", std::env::consts::ARCH);
+    }
+    setup::for_lab()?;
+    process::find("ldd").context("the lab needs ldd, of the package libc-bin")?;
+    Ok(())
+}
+
+/// A folder for one run, deleted with what is in it.
+pub(crate) fn work_folder() -> anyhow::Result<tempfile::TempDir> {
+    let parent = paths::target().join("lab");
+    std::fs::create_dir_all(&parent).with_context(|| format!("can't make {}", parent.display()))?;
+    tempfile::tempdir_in(&parent).with_context(|| format!("can't make a folder in {}", parent.display()))
+}

@@ -1,0 +1,233 @@
+//! Running planned scenarios, several VMs side by side as cores allow, and telling what came of all of them.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Condvar, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use memguard_lab::{Job, Line, MemguardMode, Scenario};
+
+use super::{
+    accel::{self, Accel},
+    image, initramfs,
+    judge::{Judgement, judge},
+    kernels::{self, Kernel, Line as KernelLine},
+    vm::{self, Machine},
+};
+use crate::{
+    build::{self, Profile},
+    paths, ui,
+};
+
+/// One run to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) scenario: Scenario,
+    pub(crate) line: &'static KernelLine,
+    pub(crate) mode: MemguardMode,
+}
+
+/// How to run them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) cores: Option<u32>,
+    pub(crate) accel: accel::Choice,
+    /// Further arguments for `memguard run`.
+    pub(crate) arguments: Vec<String>,
+    /// Show the guest's doings as they happen; for a single run.
+    pub(crate) live: bool,
+}
+
+/// What came of one.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) title: String,
+    pub(crate) took: Duration,
+    pub(crate) result: anyhow::Result<(Judgement, Vec<Line>)>,
+}
+
+/// What all runs share.
+struct Lab<'a> {
+    guest: PathBuf,
+    memguard: PathBuf,
+    image: PathBuf,
+    accel: Accel,
+    options: &'a Options,
+}
+
+/// Runs all of them. Failures are in the outcomes; an error means that nothing could be run.
+pub(crate) fn run_all(planned: Vec<Planned>, options: &Options) -> anyhow::Result<Vec<Outcome>> {
+    let guest = build::guest()?;
+    let memguard = build::memguard(Profile::Quick)?;
+    let image = image::ensure()?;
+    let mut kernels = Vec::new();
+    for run in &planned {
+        if !kernels.iter().any(|(line, _): &(&KernelLine, Kernel)| *line == run.line) {
+            kernels.push((run.line, kernels::ensure(run.line)?));
+        }
+    }
+    let (_, first) = kernels.first().context("there is nothing to run")?;
+    let accel = accel::choose(options.accel, first, &guest)?;
+    let lab = Lab { guest, memguard, image, accel, options };
+
+    let cores = options.cores.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get() as u32)).max(1);
+    ui::say(format!("{} runs under {accel}, VMs on {cores} cores together", planned.len()));
+    let free = Cores { free: Mutex::new(cores), returned: Condvar::new() };
+    let waiting: Mutex<VecDeque<(usize, Planned)>> = Mutex::new(planned.into_iter().enumerate().collect());
+    let outcomes = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let next = lock(&waiting).pop_front();
+                    let Some((index, run)) = next else { return };
+                    if ui::interrupted() {
+                        return;
+                    }
+                    // A VM with more CPUs than the machine has gets all of it.
+                    let taken = free.take(run.scenario.vm.cpus.min(cores));
+                    let kernel = kernels.iter().find(|(line, _)| *line == run.line).map(|(_, kernel)| kernel);
+                    if let Some(kernel) = kernel {
+                        let outcome = lab.run(&run, kernel);
+                        tell(&outcome);
+                        lock(&outcomes).push((index, outcome));
+                    }
+                    free.give(taken);
+                }
+            });
+        }
+    });
+    ui::check_interrupt()?;
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    outcomes.sort_by_key(|(index, _)| *index);
+    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Cores that VMs share.
+struct Cores {
+    free: Mutex<u32>,
+    returned: Condvar,
+}
+
+impl Cores {
+    fn take(&self, wanted: u32) -> u32 {
+        let free = lock(&self.free);
+        let mut free = self.returned.wait_while(free, |free| *free < wanted).unwrap_or_else(PoisonError::into_inner);
+        *free -= wanted;
+        wanted
+    }
+
+    fn give(&self, count: u32) {
+        *lock(&self.free) += count;
+        self.returned.notify_all();
+    }
+}
+
+impl Lab<'_> {
+    fn run(&self, run: &Planned, kernel: &Kernel) -> Outcome {
+        let began = Instant::now();
+        let title = format!("{} on {}, memguard {}", run.scenario.name, kernel.release, run.mode);
+        ui::say(format!("booting {title}"));
+        let result = self.guest(run, kernel).map(|lines| (judge(&run.scenario, run.mode, &lines), lines));
+        Outcome { title, took: began.elapsed(), result }
+    }
+
+    fn guest(&self, run: &Planned, kernel: &Kernel) -> anyhow::Result<Vec<Line>> {
+        let work = super::work_folder()?;
+        let job = serde_json::to_string(&Job::Scenario {
+            scenario: Box::new(run.scenario.clone()),
+            memguard: run.mode,
+            arguments: self.options.arguments.clone(),
+        })?;
+        let contents = initramfs::Contents {
+            guest: &self.guest,
+            memguard: Some(&self.memguard),
+            programs: &[],
+            modules: &kernel.modules,
+            job: &job,
+        };
+        let initramfs = work.path().join("initramfs");
+        initramfs::write(&initramfs, &contents)?;
+        let time = &run.scenario.time;
+        let machine = Machine {
+            accel: self.accel,
+            cpus: run.scenario.vm.cpus,
+            memory_mib: run.scenario.vm.memory_mib,
+            disk: Some((&self.image, &run.scenario.vm.disk)),
+            kernel: &kernel.image,
+            initramfs: &initramfs,
+            console: &work.path().join("console"),
+            silence: Duration::from_secs(120),
+            // Until the limit is reached the clock of the run does not start, so it may run twice.
+            longest: Duration::from_secs(u64::from(time.warm_up_s + 2 * time.run_s) + 300),
+        };
+        let mut live = self.options.live.then(super::live::Live::default);
+        let lines = vm::run(&machine, |line| {
+            if let Some(live) = &mut live {
+                live.show(&run.scenario, line);
+            }
+        })?;
+        keep(run, kernel, &lines)?;
+        Ok(lines)
+    }
+}
+
+/// Leaves the records where they can be looked at: target/lab/records.
+fn keep(run: &Planned, kernel: &Kernel, lines: &[Line]) -> anyhow::Result<()> {
+    let folder = paths::target().join("lab/records");
+    fs::create_dir_all(&folder)?;
+    let name = format!("{}-{}-{}.jsonl", run.scenario.name, kernel.release, run.mode);
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&serde_json::to_string(line)?);
+        text.push('\n');
+    }
+    let path: &Path = &folder.join(name);
+    fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
+}
+
+fn tell(outcome: &Outcome) {
+    let seconds = outcome.took.as_secs();
+    let mut text = match &outcome.result {
+        Ok((judgement, _)) if judgement.failures.is_empty() => format!("ok      {} ({seconds} s)", outcome.title),
+        _ => format!("FAILED  {} ({seconds} s)", outcome.title),
+    };
+    if let Ok((judgement, _)) = &outcome.result {
+        for fact in &judgement.facts {
+            text.push_str(&format!("\n        {fact}"));
+        }
+    }
+    println!("{text}");
+}
+
+/// All failures together, and an error if there are any.
+pub(crate) fn report(outcomes: &[Outcome]) -> anyhow::Result<()> {
+    let mut failed = 0;
+    for outcome in outcomes {
+        let failures = match &outcome.result {
+            Ok((judgement, _)) => judgement.failures.clone(),
+            Err(error) => vec![format!("{error:#}")],
+        };
+        if !failures.is_empty() {
+            failed += 1;
+            eprintln!("FAILED  {}", outcome.title);
+            for failure in failures {
+                eprintln!("        {failure}");
+            }
+        }
+    }
+    println!("{} of {} runs came out as expected", outcomes.len() - failed, outcomes.len());
+    if failed > 0 {
+        bail!("{failed} of {} runs did not come out as expected", outcomes.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! `cargo xtask`: everything that is done with this repository. `cargo xtask help` lists it.
+
+mod build;
+mod lab;
+mod paths;
+mod process;
+mod setup;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, runs and tests memguard.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find what building, running and testing need, and install what is missing.
+    Setup(setup::Args),
+    /// Build the eBPF object and memguard with it.
+    Build(build::Args),
+    /// Boot kernels in VMs and make them livelock.
+    Lab(lab::Args),
+}
+
+fn main() -> ExitCode {
+    let result = ui::catch_interrupts().and_then(|()| match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Lab(args) => lab::run(args),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Where things are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+/// The repository.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Cargo's target folder.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// What is fetched or takes long to make and outlives `cargo clean`: `$MEMGUARD_CACHE`, else `memguard` in
+/// `$XDG_CACHE_HOME` or `~/.cache`.
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
+    let named = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = named("MEMGUARD_CACHE") {
+        return Ok(path);
+    }
+    let base = named("XDG_CACHE_HOME").or_else(|| named("HOME").map(|home| home.join(".cache")));
+    Ok(base.context("neither HOME nor MEMGUARD_CACHE is set: there is no place for a cache")?.join("memguard"))
+}
+
+/// The lab's scenarios.
+pub(crate) fn scenarios() -> PathBuf {
+    root().join("tests/scenarios")
+}
