@@ -107,10 +107,12 @@ pub const fn cycle_bucket_floor_ns(bucket: usize) -> u64 {
     if bucket == 0 { 0 } else { 1 << (10 + bucket) }
 }
 
-/// One entry of the map of cgroups: the counters, and what the hooks need to keep them.
+/// One slot of the table of cgroups: the counters, and what the hooks need to keep them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupEntry {
+    /// Whose slot this is: a cgroup's id, or 0 for nobody's.
+    pub cgroup_id: u64,
     pub counters: Counters,
     /// Id of the cgroup whose limit the latest cycle was for (`try_to_free_mem_cgroup_pages(memcg)`): the task's own
     /// cgroup or one above it. 0 while not known.
@@ -149,7 +151,7 @@ pub struct Losses {
 
 const _: () = {
     assert!(size_of::<Counters>() == 8 * (11 + CYCLE_BUCKETS));
-    assert!(size_of::<CgroupEntry>() == size_of::<Counters>() + 32);
+    assert!(size_of::<CgroupEntry>() == size_of::<Counters>() + 40);
     assert!(size_of::<CycleStart>() == 16);
     assert!(size_of::<Losses>() == 32);
 };

@@ -12,6 +12,8 @@ macro_rules! globals {
 }
 
 globals! {
+    /// Number of slots of the table of cgroups, less one.
+    SLOT_MASK,
     /// Shortest time between two snapshots of one cgroup, ns.
     SNAPSHOT_INTERVAL_NS,
     /// Shortest time between two wake-ups of user space, for the whole node, ns.

@@ -14,7 +14,7 @@ pub use record::{Kind, Record, RecordHeader};
 
 /// Names of the maps in the eBPF object, as user space looks them up.
 pub mod maps {
-    /// Hash: cgroup id (`u64`) to [`CgroupEntry`](crate::counters::CgroupEntry).
+    /// Array of [`CgroupEntry`](crate::counters::CgroupEntry), used as a hash table, see [`home_slot`].
     pub const CGROUPS: &str = "CGROUPS";
     /// Hash: thread id (`u32`) to [`CycleStart`](crate::counters::CycleStart), one entry for each task in reclaim.
     pub const CYCLE_STARTS: &str = "CYCLE_STARTS";
@@ -25,11 +25,58 @@ pub mod maps {
     /// Array of one `u64`: `CLOCK_MONOTONIC` ns of the last wake-up sent to user space.
     pub const LAST_WAKE: &str = "LAST_WAKE";
 
-    /// Cgroups that can be counted at once, unless the loader says otherwise. Entries are preallocated, so that a hook
-    /// never allocates while memory is short: 4096 take about 1.7 MiB of kernel memory.
-    pub const DEFAULT_CGROUPS: u32 = 4096;
+    /// Slots of the table of cgroups, a power of two, unless the loader says otherwise. They are preallocated, so that a
+    /// hook never allocates while memory is short: 8192 take 2.6 MiB of kernel memory.
+    pub const DEFAULT_SLOTS: u32 = 8192;
+    /// A cgroup's slot is its home or one of the next ones, so many in all. With half of the slots taken, not one of 60
+    /// cgroups finds none of them free; what finds none is counted as left out.
+    pub const PROBES: u32 = 8;
+
+    /// The first slot to look at for a cgroup, to be masked with the number of slots. The kernel counts ids up, so their
+    /// low bits are as good as a hash.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
+    pub const fn home_slot(cgroup_id: u64) -> u32 {
+        (cgroup_id ^ (cgroup_id >> 32)) as u32
+    }
+
     /// Tasks that can be in memcg reclaim at once, node-wide, with their cycle timed.
     pub const DEFAULT_CYCLE_STARTS: u32 = 8192;
     /// Size of the ring in bytes. It is mapped twice into user space and counts there as resident once touched.
     pub const DEFAULT_RING_BYTES: u32 = 256 * 1024;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::maps::{DEFAULT_SLOTS, PROBES, home_slot};
+
+    /// Puts ids into a table as the hooks do, and counts those that find no place.
+    fn left_out(ids: impl Iterator<Item = u64>) -> usize {
+        let mut taken = vec![false; DEFAULT_SLOTS as usize];
+        ids.filter(|id| {
+            let slots = (0..PROBES).map(|probe| (home_slot(*id).wrapping_add(probe) & (DEFAULT_SLOTS - 1)) as usize);
+            match slots.into_iter().find(|slot| !taken[*slot]) {
+                Some(slot) => {
+                    taken[slot] = true;
+                    false
+                }
+                None => true,
+            }
+        })
+        .count()
+    }
+
+    /// A multiplicative hash: ids that have nothing to do with each other.
+    fn scattered(count: u64) -> impl Iterator<Item = u64> {
+        (1..=count).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20)
+    }
+
+    #[test]
+    fn half_a_table_takes_nearly_everybody() {
+        let half = u64::from(DEFAULT_SLOTS) / 2;
+        assert_eq!(left_out(1000..1000 + half), 0, "ids as the kernel counts them up");
+        assert_eq!(left_out((0..half).map(|i| 5000 + 7 * i)), 0, "with gaps");
+        assert!(left_out(scattered(half)) * 100 < half as usize, "even in no order less than one in a hundred");
+    }
 }

@@ -1,7 +1,7 @@
 //! The constants that the loader sets, see [`memguard_common::globals`].
 
 use aya_ebpf::Global;
-use memguard_common::globals::ABSENT;
+use memguard_common::{globals::ABSENT, maps::DEFAULT_SLOTS};
 
 macro_rules! globals {
     ($($name:ident: $type:ty = $value:expr),+ $(,)?) => {
@@ -13,6 +13,7 @@ macro_rules! globals {
 }
 
 globals! {
+    SLOT_MASK: u32 = DEFAULT_SLOTS - 1,
     SNAPSHOT_INTERVAL_NS: u64 = 100_000_000,
     WAKE_INTERVAL_NS: u64 = 100_000_000,
     VM_FAULT_VMA: u32 = ABSENT,

@@ -1,13 +1,11 @@
 //! Cgroups that come and go.
 
-use aya_ebpf::{
-    bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext};
 use memguard_common::Kind;
 
 use crate::{
     kernel::{Typed, cgroup_id},
-    maps::CGROUPS,
+    maps::release,
     oom::send,
 };
 
@@ -20,11 +18,11 @@ pub fn cgroup_made(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `cgroup_rmdir(struct cgroup *, const char *path)`: makes room in the map.
+/// `cgroup_rmdir(struct cgroup *, const char *path)`: makes room in the table.
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_removed(ctx: BtfTracePointContext) -> i32 {
     let id = unsafe { cgroup_id::<Typed>(ctx.arg(0)) };
-    let _ = CGROUPS.remove(id);
+    release(id);
     send(Kind::CgroupRemoved, id, u64::from(BPF_RB_NO_WAKEUP));
     0
 }

@@ -16,7 +16,7 @@ use crate::{
     atomic,
     globals::{SNAPSHOT_INTERVAL_NS, WAKE_INTERVAL_NS},
     kernel::{Memory, Probed, Typed, memcg_id},
-    maps::{CGROUPS, CYCLE_STARTS, LAST_WAKE, RING, entry, lose},
+    maps::{CYCLE_STARTS, LAST_WAKE, RING, entry, find, lose},
 };
 
 /// `mm_vmscan_memcg_reclaim_begin`, from `try_to_free_mem_cgroup_pages()`.
@@ -28,10 +28,12 @@ pub fn reclaim_begin(_ctx: BtfTracePointContext) -> i32 {
     let Some(entry) = entry(cgroup_id) else { return 0 };
 
     if let Some(stale) = CYCLE_STARTS.get_ptr(thread) {
-        // Its end was never seen (the program was skipped because it already ran on that CPU), or the thread died and
-        // its id was given out again. Take it back, or the cgroup would seem to be in reclaim for ever.
+        // Its end was never seen. From 7.1 on tracepoints can be preempted (kernel commit a46023d5616e), and the kernel
+        // skips a program that is entered again on a CPU where it has not finished. Take the begin back, or the cgroup
+        // would seem to be in reclaim for ever.
         let stale_id = unsafe { (*stale).cgroup_id };
-        if let Some(stale_entry) = CGROUPS.get_ptr_mut(stale_id) {
+        let stale_entry = find(stale_id);
+        if !stale_entry.is_null() {
             unsafe { atomic::fetch_sub(&raw mut (*stale_entry).tasks_in_reclaim, 1) };
         }
         lose(|losses| unsafe { &raw mut (*losses).ends_lost });
@@ -138,8 +140,7 @@ unsafe fn wake_flag(now: u64) -> u64 {
     if let Some(last) = LAST_WAKE.get_ptr_mut(0) {
         unsafe {
             let woken = *last;
-            if now.wrapping_sub(woken) >= WAKE_INTERVAL_NS.load()
-                && atomic::compare_and_swap(last, woken, now) == woken
+            if now.wrapping_sub(woken) >= WAKE_INTERVAL_NS.load() && atomic::compare_and_swap(last, woken, now) == woken
             {
                 return u64::from(BPF_RB_FORCE_WAKEUP);
             }

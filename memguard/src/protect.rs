@@ -12,9 +12,8 @@ const OOM_SCORE_ADJ: &str = "-999";
 /// Text and data are read in now; stacks and heap, which are mostly address space, are locked as they are used
 /// (`MCL_ONFAULT`), or each thread would cost two resident megabytes.
 pub fn lock_memory() -> Result<(), String> {
-    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map_err(|error| {
-        format!("can't lock memory: {error} (needs CAP_IPC_LOCK or `ulimit -l unlimited`)")
-    })?;
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+        .map_err(|error| format!("can't lock memory: {error} (needs CAP_IPC_LOCK or `ulimit -l unlimited`)"))?;
     let maps = fs::read_to_string("/proc/self/maps").map_err(|error| format!("can't read /proc/self/maps: {error}"))?;
     for (start, length) in maps.lines().filter_map(file_mapping) {
         // A mapping that vanished in between, or a kernel before 5.14: then it is read in when it is used.

@@ -44,11 +44,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Compiles the eBPF object.
 pub(crate) fn object() -> anyhow::Result<PathBuf> {
     let _step = ui::step("building the eBPF object");
-    let toolchain = setup::toolchain::Toolchain::find()?.context("no toolchain compiles for BPF: run `cargo xtask setup`")?;
+    let toolchain =
+        setup::toolchain::Toolchain::find()?.context("no toolchain compiles for BPF: run `cargo xtask setup`")?;
     // A folder of its own: another compiler than the workspace's would make everything else be compiled anew.
     let folder = paths::target().join("ebpf");
     let architecture = std::env::consts::ARCH;
-    let flags = [format!("--cfg=bpf_target_arch=\"{architecture}\""), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
+    let flags =
+        [format!("--cfg=bpf_target_arch=\"{architecture}\""), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
     let mut command = toolchain.cargo_build()?;
     command
         .args(["--quiet", "--package", "memguard-ebpf", "--profile", "bpf", "--target", "bpfel-unknown-none"])
@@ -68,6 +70,14 @@ pub(crate) fn memguard(profile: Profile) -> anyhow::Result<PathBuf> {
     let _step = ui::step(format!("building memguard ({})", profile.name()));
     process::run(cargo_build("memguard", "memguard", profile).env("MEMGUARD_EBPF_OBJECT", &object))?;
     binary("memguard", profile)
+}
+
+/// Compiles the benchmark of the hooks, with the eBPF object in it.
+pub(crate) fn bench() -> anyhow::Result<PathBuf> {
+    let object = object()?;
+    let _step = ui::step("building the benchmark");
+    process::run(cargo_build("memguard-bench", "hooks-bench", Profile::Quick).env("MEMGUARD_EBPF_OBJECT", &object))?;
+    binary("hooks-bench", Profile::Quick)
 }
 
 /// Compiles the program that is PID 1 and all workloads of a guest.

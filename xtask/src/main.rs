@@ -1,10 +1,14 @@
 //! `cargo xtask`: everything that is done with this repository. `cargo xtask help` lists it.
 
+mod bench;
 mod build;
 mod lab;
+mod lint;
 mod paths;
 mod process;
+mod run;
 mod setup;
+mod test;
 mod ui;
 
 use std::process::ExitCode;
@@ -25,6 +29,14 @@ enum Command {
     Setup(setup::Args),
     /// Build the eBPF object and memguard with it.
     Build(build::Args),
+    /// Build memguard and run it: on this machine if it qualifies, else in a VM in which a container live-locks.
+    Run(run::Args),
+    /// Check everything that has to hold before a change lands.
+    Test(test::Args),
+    /// Check format and lints, and licences where cargo-deny is there.
+    Lint,
+    /// Measure what memguard costs.
+    Bench(bench::Args),
     /// Boot kernels in VMs and make them livelock.
     Lab(lab::Args),
 }
@@ -33,6 +45,10 @@ fn main() -> ExitCode {
     let result = ui::catch_interrupts().and_then(|()| match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Lint => lint::run(),
+        Command::Bench(args) => bench::run(&args),
         Command::Lab(args) => lab::run(args),
     });
     match result {

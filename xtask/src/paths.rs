@@ -28,6 +28,11 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     Ok(base.context("neither HOME nor MEMGUARD_CACHE is set: there is no place for a cache")?.join("memguard"))
 }
 
+/// What runs of the lab leave, and where they work.
+pub(crate) fn lab() -> PathBuf {
+    target().join("lab")
+}
+
 /// The lab's scenarios.
 pub(crate) fn scenarios() -> PathBuf {
     root().join("tests/scenarios")

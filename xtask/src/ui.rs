@@ -19,7 +19,8 @@ pub(crate) fn catch_interrupts() -> anyhow::Result<()> {
     let flag = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
     for signal in [SIGINT, SIGTERM] {
         // Registered first, so that it sees the flag of an earlier signal only.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag)).context("can't catch signals")?;
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
+            .context("can't catch signals")?;
         signal_hook::flag::register(signal, Arc::clone(&flag)).context("can't catch signals")?;
     }
     Ok(())

@@ -78,8 +78,7 @@ impl Activity {
             .cgroups
             .iter_mut()
             .filter_map(|(cgroup, seen)| {
-                std::mem::take(&mut seen.fresh)
-                    .then_some(Reclaiming { cgroup: *cgroup, limit_owner: seen.limit_owner })
+                std::mem::take(&mut seen.fresh).then_some(Reclaiming { cgroup: *cgroup, limit_owner: seen.limit_owner })
             })
             .collect();
         fresh.sort_unstable_by_key(|reclaiming| reclaiming.cgroup);
@@ -163,7 +162,8 @@ mod tests {
     #[test]
     fn sums_cover_the_subtree_and_do_not_shrink() {
         let dir = tempfile::tempdir().unwrap();
-        let (scope, one, two) = (dir.path().join("a.scope"), dir.path().join("a.scope/one"), dir.path().join("a.scope/two"));
+        let (scope, one, two) =
+            (dir.path().join("a.scope"), dir.path().join("a.scope/one"), dir.path().join("a.scope/two"));
         fs::create_dir_all(&one).unwrap();
         fs::create_dir_all(&two).unwrap();
         let id = |path: &Path| fs::metadata(path).unwrap().ino();

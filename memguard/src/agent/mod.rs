@@ -292,7 +292,11 @@ impl<A: Actions> Agent<A> {
         if self.units.len() >= MOST_UNITS {
             self.turned_away += 1;
             if self.turned_away.is_power_of_two() {
-                tracing::warn!(most = MOST_UNITS, turned_away = self.turned_away, "too many cgroups under reclaim at once");
+                tracing::warn!(
+                    most = MOST_UNITS,
+                    turned_away = self.turned_away,
+                    "too many cgroups under reclaim at once"
+                );
             }
             return;
         }
@@ -353,11 +357,8 @@ impl<A: Actions> Agent<A> {
             return;
         }
         self.last_report = now;
-        let mut reports: Vec<_> = self
-            .units
-            .iter_mut()
-            .filter_map(|(id, unit)| unit.report(self.engine.state(*id)))
-            .collect();
+        let mut reports: Vec<_> =
+            self.units.iter_mut().filter_map(|(id, unit)| unit.report(self.engine.state(*id))).collect();
         reports.sort_by(|a, b| b.refaults_per_s.mean.total_cmp(&a.refaults_per_s.mean));
         let left_out = reports.len().saturating_sub(MOST_REPORTS);
         let any = !reports.is_empty();

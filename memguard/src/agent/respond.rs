@@ -48,9 +48,10 @@ impl<A: Actions> Agent<A> {
 
         // The victim may be another one than when the cgroup turned suspect: another container of the pod grew.
         let victim_path = self.tree.victim(&unit.path());
-        let armed = unit.victim.take().filter(|victim| {
-            victim_path.as_deref() == Some(victim.path()) && victim.check_identity().is_ok()
-        });
+        let armed = unit
+            .victim
+            .take()
+            .filter(|victim| victim_path.as_deref() == Some(victim.path()) && victim.check_identity().is_ok());
         let victim = armed.or_else(|| victim_path.as_deref().and_then(open_armed));
         let facts = PlanFacts {
             root: self.tree.root(),
@@ -64,7 +65,8 @@ impl<A: Actions> Agent<A> {
             (Decision::End { .. }, None) => Err(Suppressed::NoVictim),
             (Decision::End { method, .. }, Some(victim)) => {
                 let thresholds = &self.config.engine.thresholds;
-                fresh_check(&unit.handle, &victim, &verdict, latest.memory.oom_kills, thresholds).map(|()| (victim, method))
+                fresh_check(&unit.handle, &victim, &verdict, latest.memory.oom_kills, thresholds)
+                    .map(|()| (victim, method))
             }
         };
         // First the kill, then the words: the log waits for nobody, but its lines take time to write down.

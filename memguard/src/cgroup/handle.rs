@@ -137,7 +137,13 @@ impl CgroupHandle {
             Ok(())
         })?;
         // Those without which nothing can be judged: a kernel that renames one must not look like a calm cgroup.
-        let mut needed = [("anon", false), ("file", false), ("shmem", false), ("pgsteal", false), ("workingset_refault_file", false)];
+        let mut needed = [
+            ("anon", false),
+            ("file", false),
+            ("shmem", false),
+            ("pgsteal", false),
+            ("workingset_refault_file", false),
+        ];
         self.parsed(&self.stat, "memory.stat", |text| {
             parse::flat_keyed(text, |key, value| {
                 match key {
@@ -164,13 +170,9 @@ impl CgroupHandle {
     /// Reads the PSI files, as far as there are any.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
-        let read = |file: &Option<File>, name| -> Option<Stall> {
-            self.parsed(file.as_ref()?, name, parse::pressure).ok()
-        };
-        Pressure {
-            memory: read(&self.memory_pressure, "memory.pressure"),
-            io: read(&self.io_pressure, "io.pressure"),
-        }
+        let read =
+            |file: &Option<File>, name| -> Option<Stall> { self.parsed(file.as_ref()?, name, parse::pressure).ok() };
+        Pressure { memory: read(&self.memory_pressure, "memory.pressure"), io: read(&self.io_pressure, "io.pressure") }
     }
 
     /// Whether a process is left in the cgroup or below it.
@@ -189,8 +191,9 @@ impl CgroupHandle {
     /// Opens cgroup.kill, so that the kill itself needs nothing but a write. Kernel 5.14 and newer.
     pub fn arm(&mut self) -> Result<(), CgroupError> {
         if self.kill.is_none() {
-            let file = openat(&self.folder, "cgroup.kill", OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|error| CgroupError::io("open", self.path.join("cgroup.kill"), error))?;
+            let file =
+                openat(&self.folder, "cgroup.kill", OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|error| CgroupError::io("open", self.path.join("cgroup.kill"), error))?;
             self.kill = Some(File::from(file));
         }
         Ok(())
@@ -249,7 +252,10 @@ pub(crate) mod tests {
             ("memory.max", "2000\n"),
             ("memory.high", "max\n"),
             ("memory.events", "low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\noom_group_kill 0\n"),
-            ("memory.stat", "anon 10\nfile 30\nshmem 20\npgsteal 5\nworkingset_refault_file 6\npgmajfault 7\nnew_key 1\n"),
+            (
+                "memory.stat",
+                "anon 10\nfile 30\nshmem 20\npgsteal 5\nworkingset_refault_file 6\npgmajfault 7\nnew_key 1\n",
+            ),
             ("memory.pressure", "some avg10=0.00 total=11\nfull avg10=0.00 total=12\n"),
             ("cgroup.events", "populated 1\nfrozen 0\n"),
             ("cgroup.procs", ""),

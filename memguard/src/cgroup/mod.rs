@@ -10,9 +10,9 @@ mod tree;
 
 use std::{io, path::PathBuf};
 
-pub use handle::{CgroupHandle, Killed};
 #[cfg(test)]
 pub(crate) use handle::tests::fake as fake_cgroup;
+pub use handle::{CgroupHandle, Killed};
 pub use own::{lineage, own_cgroup};
 pub use root::{CgroupRoot, RootFacts};
 pub use tree::{Tree, is_grouping};

@@ -32,7 +32,9 @@ pub fn own_cgroup(root: &Path, pid: u32) -> Option<PathBuf> {
             return Some(path);
         }
         let folders = fs::read_dir(&path).into_iter().flatten().flatten();
-        open.extend(folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        open.extend(
+            folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+        );
     }
     None
 }

@@ -34,7 +34,9 @@ pub(super) fn limit(text: &str) -> Result<Option<u64>, String> {
 pub(super) fn pressure(text: &str) -> Result<Stall, String> {
     let total = |kind: &str| {
         text.lines()
-            .filter_map(|line| line.strip_prefix(kind)?.split_whitespace().find_map(|field| field.strip_prefix("total=")))
+            .filter_map(|line| {
+                line.strip_prefix(kind)?.split_whitespace().find_map(|field| field.strip_prefix("total="))
+            })
             .find_map(|total| total.parse().ok())
             .map(Duration::from_micros)
             .ok_or_else(|| format!("no total of `{kind}` in {text:?}"))
@@ -49,12 +51,18 @@ mod tests {
     #[test]
     fn reads_what_the_kernel_writes() {
         let mut found = Vec::new();
-        flat_keyed("anon 5242880\nfile 0\nworkingset_refault_file 12\n", |key, value| found.push((key.to_owned(), value)));
-        assert_eq!(found, [("anon".to_owned(), 5_242_880), ("file".to_owned(), 0), ("workingset_refault_file".to_owned(), 12)]);
+        flat_keyed("anon 5242880\nfile 0\nworkingset_refault_file 12\n", |key, value| {
+            found.push((key.to_owned(), value))
+        });
+        assert_eq!(
+            found,
+            [("anon".to_owned(), 5_242_880), ("file".to_owned(), 0), ("workingset_refault_file".to_owned(), 12)]
+        );
         assert_eq!(number("4096\n"), Ok(4096));
         assert_eq!(limit("max\n"), Ok(None));
         assert_eq!(limit("536870912\n"), Ok(Some(536_870_912)));
-        let text = "some avg10=1.00 avg60=0.50 avg300=0.00 total=1500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=250\n";
+        let text =
+            "some avg10=1.00 avg60=0.50 avg300=0.00 total=1500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=250\n";
         assert_eq!(pressure(text), Ok(Stall { some: Duration::from_millis(1500), full: Duration::from_micros(250) }));
     }
 

@@ -41,7 +41,11 @@ impl CgroupRoot {
     #[must_use]
     pub fn facts(&self) -> RootFacts {
         #[expect(clippy::allow_attributes, reason = "the type of f_type depends on the architecture")]
-        #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "the type of f_type depends on the architecture")]
+        #[allow(
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast,
+            reason = "the type of f_type depends on the architecture"
+        )]
         let v2 = rustix::fs::statfs(&self.path).is_ok_and(|fs| fs.f_type as u64 == CGROUP2_SUPER_MAGIC);
         let controllers = std::fs::read_to_string(self.path.join("cgroup.controllers")).unwrap_or_default();
         // The root itself has no cgroup.kill, no memory.max and, before 5.19, no pressure files of its own: one cgroup
@@ -52,9 +56,8 @@ impl CgroupRoot {
             .flatten()
             .map(|entry| entry.path())
             .find(|path| path.join("cgroup.procs").exists());
-        let has = |name: &str| {
-            self.path.join(name).exists() || below.as_ref().is_some_and(|below| below.join(name).exists())
-        };
+        let has =
+            |name: &str| self.path.join(name).exists() || below.as_ref().is_some_and(|below| below.join(name).exists());
         RootFacts {
             path: self.path.clone(),
             v2,

@@ -35,7 +35,9 @@ impl Tree {
         while let Some(path) = open.pop() {
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
             let below = fs::read_dir(&path).into_iter().flatten().flatten();
-            open.extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+            open.extend(
+                below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+            );
             self.paths.insert(metadata.ino(), path);
             if self.paths.len() >= MOST_CGROUPS {
                 tracing::warn!(most = MOST_CGROUPS, "there are more cgroups than are looked at");
@@ -129,7 +131,8 @@ fn unreclaimable(path: &Path) -> u64 {
 pub fn is_grouping(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return true };
     let parent = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
-    let in_kubepods = parent == "kubepods" || path.parent().is_some_and(|p| p.parent().is_some_and(|g| g.ends_with("kubepods")));
+    let in_kubepods =
+        parent == "kubepods" || path.parent().is_some_and(|p| p.parent().is_some_and(|g| g.ends_with("kubepods")));
     name.ends_with(".slice")
         || name == "kubepods"
         || (parent == "kubepods" && matches!(name, "burstable" | "besteffort"))
@@ -144,7 +147,11 @@ mod tests {
         crate::cgroup::handle::tests::fake(path);
         fs::write(path.join("memory.max"), format!("{max}\n")).unwrap();
         fs::write(path.join("memory.events.local"), format!("low 0\nhigh 0\nmax {hits}\noom 0\n")).unwrap();
-        fs::write(path.join("memory.stat"), format!("anon {anon}\nfile 0\nshmem 1\npgsteal 0\nworkingset_refault_file 0\n")).unwrap();
+        fs::write(
+            path.join("memory.stat"),
+            format!("anon {anon}\nfile 0\nshmem 1\npgsteal 0\nworkingset_refault_file 0\n"),
+        )
+        .unwrap();
         fs::metadata(path).unwrap().ino()
     }
 
@@ -174,7 +181,11 @@ mod tests {
         let f = fixture("100", 5, "200", 0);
         assert_eq!(f.tree.limit_owner(f.nested, None), Some(f.scope.clone()), "above nested dind cgroups");
         let f = fixture("100", 0, "200", 3);
-        assert_eq!(f.tree.limit_owner(f.nested, None).unwrap().1, f.pod, "the pod's limit, though the container has one");
+        assert_eq!(
+            f.tree.limit_owner(f.nested, None).unwrap().1,
+            f.pod,
+            "the pod's limit, though the container has one"
+        );
         let f = fixture("100", 0, "200", 0);
         assert_eq!(f.tree.limit_owner(f.nested, None), Some(f.scope.clone()), "the nearest while none was hit");
         let f = fixture("max", 0, "max", 0);

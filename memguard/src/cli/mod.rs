@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 /// Exit status: 0 success; 1 failure, said on standard error; 2 wrong usage; 3 from `doctor`: works, but with less than
 /// it could have.
 #[derive(Debug, Parser)]
-#[command(name = "memguard", version, max_term_width = 110)]
+#[command(name = "memguard", version, max_term_width = 110, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

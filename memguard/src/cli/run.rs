@@ -51,8 +51,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds_between(1, 86_400))]
     report_interval: Duration,
 
-    /// Cgroups that the tracer counts at once; each takes about 400 bytes of kernel memory.
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().cgroups, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    /// Cgroups that the tracer counts at once; each takes about 650 bytes of kernel memory.
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().slots / 2, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     max_cgroups: u32,
 
     /// Work from cgroup files alone, without eBPF.
@@ -167,7 +167,7 @@ async fn watch<A: Actions>(
 fn attach(args: &Args, root: &CgroupRoot) -> anyhow::Result<(Facts, Plan, Option<(Tracer, Ring)>)> {
     let object = embedded_object().is_some() && !args.no_tracer;
     let (mut facts, btf) = Facts::gather(root, object);
-    let limits = Limits { cgroups: args.max_cgroups, ..Limits::default() };
+    let limits = Limits { slots: args.max_cgroups.saturating_mul(2), ..Limits::default() };
     match tracer::start(&mut facts, btf, limits, args.bpf_stats) {
         Ok((mut plan, tracer)) => {
             if args.no_tracer {

@@ -57,7 +57,12 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
         None => (signals.major_faults_per_s, "of any kind (the tracer does not see which mapping)"),
     };
     Terms(vec![
-        at_least("at_limit", signals.at_limit, t.at_limit, format!("memory at {} of its limit", percent(signals.at_limit))),
+        at_least(
+            "at_limit",
+            signals.at_limit,
+            t.at_limit,
+            format!("memory at {} of its limit", percent(signals.at_limit)),
+        ),
         Term {
             name: "limit_hit",
             value: Some(signals.max_events_per_s),
@@ -88,7 +93,9 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
             threshold: t.refault_share,
             met: signals.refault_share.is_some_and(|share| share >= t.refault_share),
             why: match signals.refault_share {
-                Some(share) => format!("{} of the {:.0} pages/s freed came right back", percent(share), signals.steals_per_s),
+                Some(share) => {
+                    format!("{} of the {:.0} pages/s freed came right back", percent(share), signals.steals_per_s)
+                }
                 None => "no page was freed".to_owned(),
             },
         },
@@ -98,7 +105,12 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
             t.turnover_per_s,
             format!("a cached page lives {:.1} s", 1.0 / signals.turnover_per_s.max(1e-3)),
         ),
-        at_least("text_faults", text_faults, t.text_faults_per_s, format!("{text_faults:.0} major faults/s {text_source}")),
+        at_least(
+            "text_faults",
+            text_faults,
+            t.text_faults_per_s,
+            format!("{text_faults:.0} major faults/s {text_source}"),
+        ),
         stall(signals, text_faults, t),
     ])
 }
@@ -114,7 +126,9 @@ fn stall(signals: &Signals, text_faults: f64, t: &Thresholds) -> Term {
         && signals.turnover_per_s >= t.text_thrash_turnover_per_s
         && text_faults >= t.text_thrash_faults_per_s;
     let psi = match (memory, signals.io_some) {
-        (Some(memory), Some(io)) => format!("tasks stall {} of the time on memory, {} on io", percent(memory), percent(io)),
+        (Some(memory), Some(io)) => {
+            format!("tasks stall {} of the time on memory, {} on io", percent(memory), percent(io))
+        }
         (Some(memory), None) => format!("tasks stall {} of the time on memory", percent(memory)),
         (None, _) => "PSI is not available".to_owned(),
     };

@@ -414,14 +414,7 @@ mod tests {
         let inner = w.add("", Kind::Struct, false, 1, 8, &[vma, int, 64]);
         let qualified = w.add("", Kind::Const, false, 0, inner, &[]);
         let bit = w.string("bit");
-        w.add(
-            "vm_fault",
-            Kind::Struct,
-            true,
-            3,
-            32,
-            &[0, qualified, 128, flags, int, 256, bit, int, 1 << 24 | 288],
-        );
+        w.add("vm_fault", Kind::Struct, true, 3, 32, &[0, qualified, 128, flags, int, 256, bit, int, 1 << 24 | 288]);
         let proto = w.add("", Kind::FuncProto, false, 1, int, &[vma, int]);
         w.add("filemap_fault", Kind::Func, false, 0, proto, &[]);
         let trace_proto = w.add("", Kind::FuncProto, false, 3, 0, &[0, int, 0, int, 0, int]);
@@ -458,7 +451,10 @@ mod tests {
         let mut all: Vec<_> = NAMES.to_vec();
         all.extend(names);
         let reduced = Btf::parse(blob.clone(), &all).unwrap();
-        assert_eq!(reduced.named.get(&("filemap_fault".to_owned(), Kind::Func)), Some(&btf.function("filemap_fault").unwrap().0));
+        assert_eq!(
+            reduced.named.get(&("filemap_fault".to_owned(), Kind::Func)),
+            Some(&btf.function("filemap_fault").unwrap().0)
+        );
         let aya = aya::Btf::parse(&blob, aya::Endianness::default()).unwrap();
         let id = aya.id_by_type_name_kind("btf_trace_mark_victim", aya_kind_typedef()).unwrap();
         assert_eq!(id, btf.tracepoint("mark_victim").unwrap().0);

@@ -38,8 +38,8 @@ const ENUMERATORS: &[(&str, &str)] = &[
 ];
 
 impl Layout {
-    /// Every name that [`Layout::from_btf`] looks up.
-    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    /// Every name that [`Layout::from_btf`] looks up, but for the tracepoint `mark_victim`.
+    pub fn names() -> impl Iterator<Item = &'static str> {
         let structures = MEMBERS.iter().map(|(_, structure, _)| *structure).chain(["mem_cgroup"]);
         structures.chain(ENUMERATORS.iter().map(|(_, name)| *name))
     }

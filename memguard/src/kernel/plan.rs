@@ -224,7 +224,13 @@ mod tests {
         Facts {
             kernel: Kernel { release: "6.12.73".to_owned(), machine: "x86_64".to_owned(), mglru: Some(true) },
             privileges: Privileges { tracing: true, kill: true, lock_memory: true, oom_score: true },
-            root: RootFacts { path: PathBuf::from("/sys/fs/cgroup"), v2: true, memory: true, kill: true, pressure: true },
+            root: RootFacts {
+                path: PathBuf::from("/sys/fs/cgroup"),
+                v2: true,
+                memory: true,
+                kill: true,
+                pressure: true,
+            },
             object: true,
             btf: Ok(()),
             layout: Layout::complete(),
@@ -263,7 +269,9 @@ mod tests {
             ]
         );
         let c = plan.coverage();
-        assert!(c.reclaim && c.limit_owner && c.faults && c.text_faults && c.major_faults && c.refaults && c.oom_victims);
+        assert!(
+            c.reclaim && c.limit_owner && c.faults && c.text_faults && c.major_faults && c.refaults && c.oom_victims
+        );
     }
 
     #[test]

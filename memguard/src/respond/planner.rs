@@ -210,7 +210,9 @@ mod tests {
 
     #[test]
     fn never_what_a_node_cannot_do_without() {
-        for name in ["kubelet.service", "containerd.service", "systemd-journald.service", "dbus-broker.service", "sshd.service"] {
+        for name in
+            ["kubelet.service", "containerd.service", "systemd-journald.service", "dbus-broker.service", "sshd.service"]
+        {
             let path = format!("{ROOT}/system.slice/{name}");
             assert!(matches!(suppressed(&facts(&path, Some(&path))), Suppressed::Protected { .. }), "{name}");
         }

@@ -144,7 +144,14 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started(e) => {
-                write!(f, "memguard {} watches {} in {} mode, signals: {}", e.version, e.root.path.display(), e.mode, e.plan.level)?;
+                write!(
+                    f,
+                    "memguard {} watches {} in {} mode, signals: {}",
+                    e.version,
+                    e.root.path.display(),
+                    e.mode,
+                    e.plan.level
+                )?;
                 if let Some(why) = &e.plan.no_tracer {
                     write!(f, " ({why})")?;
                 }
@@ -212,7 +219,11 @@ impl fmt::Display for Event {
                         f,
                         "; lost: {} records (ring full), {} events of cgroups without a place, {} cycles untimed, {} \
                          ends, {} records undecodable",
-                        tracer.ring_full, tracer.cgroups_left_out, tracer.cycles_untimed, tracer.ends_lost, tracer.undecodable
+                        tracer.ring_full,
+                        tracer.cgroups_left_out,
+                        tracer.cycles_untimed,
+                        tracer.ends_lost,
+                        tracer.undecodable
                     ),
                     Some(_) => f.write_str(", nothing lost"),
                     None => Ok(()),

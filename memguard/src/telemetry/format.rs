@@ -164,7 +164,10 @@ mod tests {
 
     fn logged<F>(format: F, log: impl FnOnce()) -> String
     where
-        F: FormatEvent<tracing_subscriber::Registry, tracing_subscriber::fmt::format::DefaultFields> + Send + Sync + 'static,
+        F: FormatEvent<tracing_subscriber::Registry, tracing_subscriber::fmt::format::DefaultFields>
+            + Send
+            + Sync
+            + 'static,
     {
         let buffer = Buffer::default();
         let subscriber = tracing_subscriber::fmt().event_format(format).with_writer(buffer.clone()).finish();
@@ -176,7 +179,11 @@ mod tests {
     #[test]
     fn a_line_of_json_is_one_object_with_the_record_in_it() {
         let line = logged(Json, || {
-            tracing::warn!(record = r#"{"kind":"verdict","signals":{"at_limit":0.99}}"#, count = 3_u64, "it \"hangs\"\nhere");
+            tracing::warn!(
+                record = r#"{"kind":"verdict","signals":{"at_limit":0.99}}"#,
+                count = 3_u64,
+                "it \"hangs\"\nhere"
+            );
         });
         assert_eq!(line.lines().count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();

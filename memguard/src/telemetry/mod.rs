@@ -6,7 +6,9 @@ mod histogram;
 mod logs;
 mod summary;
 
-pub use events::{Action, CgroupName, Cost, Event, RefaultReport, Started, StateChange, SuppressedAction, VerdictEvent, emit};
+pub use events::{
+    Action, CgroupName, Cost, Event, RefaultReport, Started, StateChange, SuppressedAction, VerdictEvent, emit,
+};
 pub use histogram::RefaultHistogram;
 pub use logs::{LogFormat, LogGuard, init};
 pub use summary::Summary;
@@ -14,7 +16,10 @@ pub use summary::Summary;
 /// A path for people's eyes: what a job can name (a nested cgroup) cannot break a line or move a cursor.
 #[must_use]
 pub fn shown(path: &std::path::Path) -> String {
-    path.to_string_lossy().chars().flat_map(|c| if c.is_control() || is_bidi(c) { c.escape_default().collect() } else { vec![c] }).collect()
+    path.to_string_lossy()
+        .chars()
+        .flat_map(|c| if c.is_control() || is_bidi(c) { c.escape_default().collect() } else { vec![c] })
+        .collect()
 }
 
 /// Characters that change the direction of text, and so can make a line read as another one.

@@ -1,23 +1,21 @@
 //! Applying the plan: loading the object, attaching its programs, and making a new plan when the kernel refuses one.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    io,
-    os::fd::OwnedFd,
-};
+use std::{borrow::Cow, collections::BTreeMap, io, os::fd::OwnedFd};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness, VerifierLogLevel,
-    maps::{Array, HashMap, MapData, MapError, RingBuf},
-    programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError},
+    maps::{Array, MapData, MapError, RingBuf},
+    programs::{
+        BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId,
+        kprobe::KProbeLinkId, tp_btf::BtfTracePointLinkId,
+    },
     sys::{Stats, enable_stats},
 };
 use memguard_common::{
     Losses,
     counters::CgroupEntry,
     globals as g,
-    maps::{CGROUPS, CYCLE_STARTS, DEFAULT_CGROUPS, DEFAULT_CYCLE_STARTS, DEFAULT_RING_BYTES, LOSSES, RING},
+    maps::{CGROUPS, CYCLE_STARTS, DEFAULT_CYCLE_STARTS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, LOSSES, PROBES, RING},
 };
 
 use super::{
@@ -38,8 +36,8 @@ pub fn embedded_object() -> Option<&'static [u8]> {
 /// Sizes and paces, set before anything is created in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Cgroups that can be counted at once.
-    pub cgroups: u32,
+    /// Slots of the table of cgroups: a power of two, best twice as many as there are cgroups.
+    pub slots: u32,
     /// Tasks in reclaim at once whose cycles are timed.
     pub tasks_in_reclaim: u32,
     /// Bytes of the ring: a power of two, and at least a page.
@@ -53,7 +51,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            cgroups: DEFAULT_CGROUPS,
+            slots: DEFAULT_SLOTS,
             tasks_in_reclaim: DEFAULT_CYCLE_STARTS,
             ring_bytes: DEFAULT_RING_BYTES,
             snapshot_interval_ns: 100_000_000,
@@ -75,14 +73,19 @@ pub enum TracerError {
     Btf(#[from] aya::BtfError),
     #[error("can't wait for the ring buffer: {0}")]
     Ring(io::Error),
+    #[error("can't attach or detach a program: {0}")]
+    Attach(#[from] ProgramError),
+    #[error("the kernel refuses {program}: {why}")]
+    Refused { program: &'static str, why: String },
 }
 
 /// The attached programs and their maps. Dropping it detaches everything.
 pub struct Tracer {
     ebpf: Ebpf,
     losses: Array<MapData, Pod<Losses>>,
-    cgroups: HashMap<MapData, u64, Pod<CgroupEntry>>,
-    attached: Vec<&'static str>,
+    cgroups: Array<MapData, Pod<CgroupEntry>>,
+    /// Names of the programs in use and their links; `None` while paused.
+    attached: Vec<(&'static Hook, Option<Link>)>,
     /// [`Losses::cgroups_left_out`] at the last sweep.
     left_out: u64,
     _stats: Option<OwnedFd>,
@@ -90,7 +93,8 @@ pub struct Tracer {
 
 impl std::fmt::Debug for Tracer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tracer").field("attached", &self.attached).finish_non_exhaustive()
+        let programs: Vec<_> = self.attached.iter().map(|(hook, _)| hook.program).collect();
+        f.debug_struct("Tracer").field("attached", &programs).finish_non_exhaustive()
     }
 }
 
@@ -143,12 +147,36 @@ pub fn start(
     Ok((current, Some((tracer, ring))))
 }
 
+/// Attaches programs elsewhere than where they belong, by hooks of the caller's making, in a state like after [`start`].
+///
+/// For benchmarks: what an event costs that can't be provoked on a machine is measured at one that can.
+pub fn start_at(
+    btf: btf::Btf,
+    layout: &Layout,
+    hooks: &'static [Hook],
+    stats: bool,
+) -> Result<(Tracer, Ring), TracerError> {
+    let object = embedded_object().ok_or(TracerError::Incomplete("programs: this build embeds no eBPF object"))?;
+    let targets: Vec<&str> = hooks.iter().map(|hook| hook.target).collect();
+    let blob = btf.attach_targets(&targets);
+    drop(btf);
+    let targets = Btf::parse(&blob, Endianness::default())?;
+    let mut tracer = Tracer::load(object, layout, Limits::default(), stats)?;
+    let ring = tracer.take_ring()?;
+    for hook in hooks {
+        tracer.attach(hook, &targets).map_err(|why| TracerError::Refused { program: hook.program, why })?;
+    }
+    Ok((tracer, ring))
+}
+
 impl Tracer {
     fn load(object: &[u8], layout: &Layout, limits: Limits, stats: bool) -> Result<Self, TracerError> {
         let mut globals: BTreeMap<&'static str, Cow<'_, [u8]>> = BTreeMap::new();
         for (name, value) in layout.iter() {
             globals.insert(name, Cow::Owned(value.to_ne_bytes().to_vec()));
         }
+        let slots = limits.slots.max(PROBES).next_power_of_two();
+        globals.insert(g::SLOT_MASK, Cow::Owned((slots - 1).to_ne_bytes().to_vec()));
         globals.insert(g::SNAPSHOT_INTERVAL_NS, Cow::Owned(limits.snapshot_interval_ns.to_ne_bytes().to_vec()));
         globals.insert(g::WAKE_INTERVAL_NS, Cow::Owned(limits.wake_interval_ns.to_ne_bytes().to_vec()));
         let mut loader = loader_without_kernel_btf();
@@ -156,13 +184,13 @@ impl Tracer {
             loader.override_global(name, &value[..], true);
         }
         let mut ebpf = loader
-            .map_max_entries(CGROUPS, limits.cgroups)
+            .map_max_entries(CGROUPS, slots)
             .map_max_entries(CYCLE_STARTS, limits.tasks_in_reclaim)
             .map_max_entries(RING, limits.ring_bytes)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(object)?;
         let losses = Array::try_from(ebpf.take_map(LOSSES).ok_or(TracerError::Incomplete("map LOSSES"))?)?;
-        let cgroups = HashMap::try_from(ebpf.take_map(CGROUPS).ok_or(TracerError::Incomplete("map CGROUPS"))?)?;
+        let cgroups = Array::try_from(ebpf.take_map(CGROUPS).ok_or(TracerError::Incomplete("map CGROUPS"))?)?;
         let stats = stats.then(|| enable_stats(Stats::RunTime)).and_then(|result| match result {
             Ok(fd) => Some(fd),
             Err(error) => {
@@ -180,32 +208,50 @@ impl Tracer {
 
     /// Loads and attaches one program, unless it is already, or says why the kernel does not take it.
     fn attach(&mut self, hook: &'static Hook, targets: &Btf) -> Result<(), String> {
-        if self.attached.contains(&hook.program) {
+        if self.attached.iter().any(|(attached, _)| *attached == hook) {
             return Ok(());
         }
         let program = self.ebpf.program_mut(hook.program).ok_or("the object has no such program")?;
-        load_and_attach(program, hook, targets).map_err(|error| why(&error))?;
-        self.attached.push(hook.program);
+        let link = load(program, hook, targets).and_then(|()| link(program, hook)).map_err(|error| why(&error))?;
+        self.attached.push((hook, Some(link)));
         Ok(())
     }
 
     /// Unloads what the plan does not ask for any more: one of a pair whose other one was refused.
     fn detach_all_but(&mut self, plan: &Plan) {
-        let keep: Vec<&str> = plan.programs().collect();
-        let (keep, drop): (Vec<_>, Vec<_>) = self.attached.iter().partition(|program| keep.contains(*program));
-        for name in drop {
-            let unloaded = match self.ebpf.program_mut(name) {
-                Some(Program::BtfTracePoint(program)) => program.unload(),
-                Some(Program::FEntry(program)) => program.unload(),
-                Some(Program::FExit(program)) => program.unload(),
-                Some(Program::KProbe(program)) => program.unload(),
-                _ => Ok(()),
-            };
-            if let Err(error) = unloaded {
-                tracing::debug!(program = name, %error, "a program can't be unloaded");
+        let (keep, drop) = std::mem::take(&mut self.attached)
+            .into_iter()
+            .partition(|(hook, _)| plan.programs().any(|p| p == hook.program));
+        self.attached = keep;
+        let drop: Vec<(&Hook, Option<Link>)> = drop;
+        for (hook, link) in drop {
+            let program = self.ebpf.program_mut(hook.program);
+            if let (Some(program), Some(link)) = (program, link)
+                && let Err(error) = unlink(program, link)
+            {
+                tracing::debug!(program = hook.program, %error, "a program can't be detached");
             }
         }
-        self.attached = keep;
+    }
+
+    /// Detaches all programs and keeps them loaded, for benchmarks that compare both states in quick turn.
+    pub fn pause(&mut self) -> Result<(), TracerError> {
+        for (hook, link) in &mut self.attached {
+            if let (Some(program), Some(link)) = (self.ebpf.program_mut(hook.program), link.take()) {
+                unlink(program, link)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches all programs again.
+    pub fn resume(&mut self) -> Result<(), TracerError> {
+        for (hook, held) in self.attached.iter_mut().filter(|(_, held)| held.is_none()) {
+            if let Some(program) = self.ebpf.program_mut(hook.program) {
+                *held = Some(link(program, hook)?);
+            }
+        }
+        Ok(())
     }
 
     /// What the programs cost so far and what was lost.
@@ -214,7 +260,7 @@ impl Tracer {
         let programs = self
             .attached
             .iter()
-            .filter_map(|name| Some(ProgramCost::of(name, &self.ebpf.program(name)?.info().ok()?)))
+            .filter_map(|(hook, _)| Some(ProgramCost::of(hook.program, &self.ebpf.program(hook.program)?.info().ok()?)))
             .collect();
         TracerCost::new(programs, self.losses(), ring.undecodable())
     }
@@ -227,9 +273,17 @@ impl Tracer {
             return;
         }
         self.left_out = left_out;
-        let gone: Vec<u64> = self.cgroups.keys().flatten().filter(|id| !exists(*id)).collect();
-        let removed = gone.iter().filter(|id| self.cgroups.remove(id).is_ok()).count();
-        tracing::warn!(left_out, removed, "the map of cgroups is full: not all are counted (--max-cgroups)");
+        let mut removed = 0;
+        for index in 0..self.cgroups.len() {
+            if let Ok(Pod(entry)) = self.cgroups.get(&index, 0)
+                && entry.cgroup_id != 0
+                && !exists(entry.cgroup_id)
+                && self.cgroups.set(index, Pod(CgroupEntry::default()), 0).is_ok()
+            {
+                removed += 1;
+            }
+        }
+        tracing::warn!(left_out, removed, "the table of cgroups is crowded: not all are counted (--max-cgroups)");
     }
 
     fn losses(&self) -> Losses {
@@ -237,30 +291,39 @@ impl Tracer {
     }
 }
 
-fn load_and_attach(program: &mut Program, hook: &Hook, targets: &Btf) -> Result<(), ProgramError> {
+/// What keeps a program attached, by its kind.
+enum Link {
+    Tracepoint(BtfTracePointLinkId),
+    Fentry(FEntryLinkId),
+    Fexit(FExitLinkId),
+    Kprobe(KProbeLinkId),
+}
+
+fn load(program: &mut Program, hook: &Hook, targets: &Btf) -> Result<(), ProgramError> {
     match hook.attach {
-        Attach::Tracepoint => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(hook.target, targets)?;
-            program.attach()?;
-        }
-        Attach::Fentry => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(hook.target, targets)?;
-            program.attach()?;
-        }
-        Attach::Fexit => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(hook.target, targets)?;
-            program.attach()?;
-        }
-        Attach::Kprobe => {
-            let program: &mut KProbe = program.try_into()?;
-            program.load()?;
-            program.attach(hook.target, 0)?;
-        }
+        Attach::Tracepoint => <&mut BtfTracePoint>::try_from(program)?.load(hook.target, targets),
+        Attach::Fentry => <&mut FEntry>::try_from(program)?.load(hook.target, targets),
+        Attach::Fexit => <&mut FExit>::try_from(program)?.load(hook.target, targets),
+        Attach::Kprobe => <&mut KProbe>::try_from(program)?.load(),
     }
-    Ok(())
+}
+
+fn link(program: &mut Program, hook: &Hook) -> Result<Link, ProgramError> {
+    Ok(match hook.attach {
+        Attach::Tracepoint => Link::Tracepoint(<&mut BtfTracePoint>::try_from(program)?.attach()?),
+        Attach::Fentry => Link::Fentry(<&mut FEntry>::try_from(program)?.attach()?),
+        Attach::Fexit => Link::Fexit(<&mut FExit>::try_from(program)?.attach()?),
+        Attach::Kprobe => Link::Kprobe(<&mut KProbe>::try_from(program)?.attach(hook.target, 0)?),
+    })
+}
+
+fn unlink(program: &mut Program, link: Link) -> Result<(), ProgramError> {
+    match link {
+        Link::Tracepoint(link) => <&mut BtfTracePoint>::try_from(program)?.detach(link),
+        Link::Fentry(link) => <&mut FEntry>::try_from(program)?.detach(link),
+        Link::Fexit(link) => <&mut FExit>::try_from(program)?.detach(link),
+        Link::Kprobe(link) => <&mut KProbe>::try_from(program)?.detach(link),
+    }
 }
 
 /// The last and telling line of what the kernel or aya said.

@@ -6,6 +6,6 @@ mod record;
 mod ring;
 
 pub use cost::{ProgramCost, TracerCost};
-pub use loader::{Limits, Tracer, TracerError, embedded_object, start};
+pub use loader::{Limits, Tracer, TracerError, embedded_object, start, start_at};
 pub use record::{DecodeError, decode};
 pub use ring::Ring;

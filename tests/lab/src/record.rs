@@ -74,6 +74,8 @@ pub enum Record {
     Dead { container: String },
     /// A line of memguard's log (JSON), or of a command's output.
     Log { line: String },
+    /// What a workload wrote to standard error.
+    Output { workload: String, line: String },
     /// memguard or a command ended.
     Ended { code: Option<i32>, signal: Option<i32> },
     /// The guest is done. `error` says why it could not do what it was asked.
@@ -119,7 +121,10 @@ mod tests {
     #[test]
     fn a_line_survives_the_wire() {
         let sample = Sample {
-            containers: BTreeMap::from([("a/b".to_owned(), Figures { current: 1, populated: true, ..Figures::default() })]),
+            containers: BTreeMap::from([(
+                "a/b".to_owned(),
+                Figures { current: 1, populated: true, ..Figures::default() },
+            )]),
             ..Sample::default()
         };
         for record in [

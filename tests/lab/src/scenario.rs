@@ -203,6 +203,8 @@ pub enum Program {
         hot_mib: u32,
         /// Functions, each a page of code, that a request calls.
         calls: u32,
+        /// What each thread rests between two requests, in milliseconds.
+        pause_ms: u32,
     },
     /// Takes anonymous or shared memory, and keeps it. Progress is MiB taken.
     Hog {
@@ -265,8 +267,8 @@ pub enum ScenarioError {
 impl Scenario {
     /// Reads one file.
     pub fn read(path: &Path) -> Result<Self, ScenarioError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ScenarioError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ScenarioError::Read { path: path.to_owned(), source })?;
         let mut scenario: Self = toml::from_str(&text)
             .map_err(|source| ScenarioError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         scenario.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -349,9 +351,9 @@ impl Scenario {
     /// All workloads with the pod and the container that they are in.
     pub fn workloads(&self) -> impl Iterator<Item = (&Pod, &Container, &Workload)> {
         self.pod.iter().flat_map(|pod| {
-            pod.container.iter().flat_map(move |container| {
-                container.workload.iter().map(move |workload| (pod, container, workload))
-            })
+            pod.container
+                .iter()
+                .flat_map(move |container| container.workload.iter().map(move |workload| (pod, container, workload)))
         })
     }
 }
@@ -376,7 +378,7 @@ mod tests {
         memory_max = "512M"
         [[pod.container.workload]]
         name = "listener"
-        run = { program = "listener", threads = 4, hot_mib = 48, calls = 200 }
+        run = { program = "listener", threads = 4, hot_mib = 48, calls = 200, pause_ms = 2 }
         [[pod.container.workload]]
         name = "hog"
         at = "trouble"

@@ -1,10 +1,6 @@
 //! Whether guests can run at the machine's own speed.
 
-use std::{
-    fs,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use memguard_lab::Job;

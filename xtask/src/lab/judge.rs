@@ -10,6 +10,7 @@ use memguard_lab::{
 };
 
 use self::memguard::Said;
+pub(super) use self::memguard::log as memguard_log;
 
 /// What was found out about a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -146,7 +147,9 @@ impl Run<'_> {
     /// The first time from `from` on at which a workload's smoothed progress is that of a hung one.
     fn onset(&self, workload: &str, baseline: f64, from: f64) -> Option<f64> {
         let times = self.samples.iter().map(|(t, _)| *t).filter(|t| *t >= from);
-        times.into_iter().find(|t| self.rate(workload, *t, t + SMOOTH_S + 0.5).is_some_and(|rate| rate < HUNG * baseline))
+        times
+            .into_iter()
+            .find(|t| self.rate(workload, *t, t + SMOOTH_S + 0.5).is_some_and(|rate| rate < HUNG * baseline))
     }
 
     /// Share of progress in a stretch, and the share of moments in it that were not hung.
@@ -195,7 +198,8 @@ impl Run<'_> {
                 share * 100.0,
                 onset - at_limit
             ));
-            judgement.expect(share < HUNG, || format!("{listener} made {:.0} % progress, not under 20 %", share * 100.0));
+            judgement
+                .expect(share < HUNG, || format!("{listener} made {:.0} % progress, not under 20 %", share * 100.0));
             judgement.expect(above <= TOLERATED, || {
                 format!("{listener} was above a fifth of its progress in {:.0} % of the time", above * 100.0)
             });
@@ -301,18 +305,22 @@ impl Run<'_> {
                 Program::Pause | Program::Steady | Program::Listener { .. } | Program::Hog { .. }
             );
             judgement.expect(!finite || self.exit(name).is_some(), || format!("{name} did not come to its end"));
-            let done = self.samples.last().and_then(|(_, sample)| sample.progress.get(name).copied()).unwrap_or_default();
+            let done =
+                self.samples.last().and_then(|(_, sample)| sample.progress.get(name).copied()).unwrap_or_default();
             let silent = matches!(workload.run, Program::Pause | Program::Exec { .. });
             judgement.expect(silent || done > 0, || format!("{name} made no progress"));
         }
         for (name, figures) in self.samples.last().into_iter().flat_map(|(_, sample)| &sample.containers) {
             judgement.expect(figures.oom_kill == 0, || format!("the kernel killed in {name}"));
             if figures.max_events > 0 {
-                judgement.facts.push(format!("{name}: limit hit {} times, {} refaults", figures.max_events, figures.refaults));
+                judgement
+                    .facts
+                    .push(format!("{name}: limit hit {} times, {} refaults", figures.max_events, figures.refaults));
             }
         }
         if self.scenario.expect.at_limit {
-            let hits = self.samples.last().map_or(0, |(_, sample)| sample.containers.values().map(|f| f.max_events).sum());
+            let hits =
+                self.samples.last().map_or(0, |(_, sample)| sample.containers.values().map(|f| f.max_events).sum());
             judgement.expect(hits > 0, || "nobody reached a limit, so this proves nothing".to_owned());
         }
         self.no_verdict(&said, judgement);
@@ -344,6 +352,13 @@ impl Run<'_> {
         judgement.expect(said.level.as_deref() != Some("files"), || "memguard ran without its tracer".to_owned());
         judgement.expect(said.ended == Some(Some(0)), || format!("memguard ended with {:?}", said.ended));
         judgement.expect(said.lost == Some(0), || format!("memguard lost {:?} events", said.lost));
+        // From 7.1 on tracepoints can be preempted (kernel commit a46023d5616e), and a program that is entered again on
+        // the same CPU is skipped the second time.
+        let cycles =
+            self.samples.last().map_or(0, |(_, sample)| sample.containers.values().map(|f| f.max_events).sum());
+        judgement.expect(said.ends_lost * 100 <= cycles, || {
+            format!("the ends of {} of {cycles} reclaim cycles were not seen", said.ends_lost)
+        });
         judgement.expect(said.errors.is_empty(), || format!("memguard reported: {}", said.errors.join("; ")));
         let resident = self.samples.iter().filter_map(|(_, sample)| sample.memguard_resident_kib).max();
         let cpu = |from: f64, to: f64| {
@@ -359,7 +374,9 @@ impl Run<'_> {
         let last = self.samples.last().map_or(0.0, |(t, _)| *t);
         let until = self.dead(self.container()).unwrap_or(last);
         let from = self.at_limit().unwrap_or(self.trouble);
-        if let (Some(rest), Some(busy), Some(resident)) = (cpu(self.trouble - 10.5, self.trouble), cpu(from, until), resident) {
+        if let (Some(rest), Some(busy), Some(resident)) =
+            (cpu(self.trouble - 10.5, self.trouble), cpu(from, until), resident)
+        {
             judgement.facts.push(format!(
                 "memguard ({}): {rest:.2} % of a core before, {busy:.1} % at the limit, {:.1} MiB resident",
                 said.level.as_deref().unwrap_or("?"),

@@ -37,17 +37,10 @@ const OTHERS: &[Line] = &[Line { name: "7", preferred: None, why: "what comes ne
 pub(crate) const USUAL: &str = "6.12";
 
 /// In all of these suites; which has what changes over time.
-const SUITES: &[&str] = &[
-    "bookworm",
-    "bookworm-security",
-    "bookworm-backports",
-    "trixie",
-    "trixie-security",
-    "trixie-backports",
-    "sid",
-];
+const SUITES: &[&str] =
+    &["bookworm", "bookworm-security", "bookworm-backports", "trixie", "trixie-security", "trixie-backports", "sid"];
 
-/// In the order in which they have to be loaded; those that are built in are left out.
+/// Modules that the root disk takes; those that are built in are left out.
 const MODULES: &[&str] =
     &["virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"];
 
@@ -62,8 +55,7 @@ pub(crate) struct Kernel {
 
 /// What `--kernel` can name.
 pub(crate) fn listed() -> String {
-    let lines: Vec<String> =
-        DEFAULT.iter().chain(OTHERS).map(|line| format!("{} ({})", line.name, line.why)).collect();
+    let lines: Vec<String> = DEFAULT.iter().chain(OTHERS).map(|line| format!("{} ({})", line.name, line.why)).collect();
     lines.join(", ")
 }
 
@@ -142,8 +134,11 @@ pub(crate) fn ensure(line: &Line) -> anyhow::Result<Kernel> {
 fn fetch(line: &Line) -> anyhow::Result<Kernel> {
     let archive = Archive::open("kernels", SUITES)?;
     let packages = archive.names("linux-image-")?;
-    let candidates: Vec<&str> =
-        packages.iter().filter(|package| archive_has_it(package)).filter_map(|package| release(package, line)).collect();
+    let candidates: Vec<&str> = packages
+        .iter()
+        .filter(|package| archive_has_it(package))
+        .filter_map(|package| release(package, line))
+        .collect();
     let release = best(candidates.iter().copied(), line)
         .with_context(|| format!("Debian's archive has none of flavour {FLAVOUR} now"))?;
     match line.preferred {
@@ -165,12 +160,13 @@ fn fetch(line: &Line) -> anyhow::Result<Kernel> {
     }
     let built = work.path().join("built");
     fs::create_dir_all(built.join("modules"))?;
-    let image = unpacked.join(format!("boot/vmlinuz-{release}"));
-    fs::copy(&image, built.join("vmlinuz")).with_context(|| format!("the package has no {}", image.display()))?;
-    for (index, name) in MODULES.iter().enumerate() {
+    let places = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")];
+    let image = places.iter().map(|place| unpacked.join(place)).find(|path| path.is_file());
+    let image = image.with_context(|| format!("the packages of {release} hold none of {}", places.join(", ")))?;
+    fs::copy(&image, built.join("vmlinuz")).with_context(|| format!("can't copy {}", image.display()))?;
+    for name in MODULES {
         if let Some(path) = find_module(&unpacked, name) {
-            let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            fs::copy(&path, built.join(format!("modules/{index:02}-{file_name}")))?;
+            fs::copy(&path, built.join("modules").join(path.file_name().unwrap_or_default()))?;
         }
     }
     let done = folder.join(format!("linux-image-{release}"));

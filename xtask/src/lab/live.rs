@@ -26,8 +26,10 @@ impl Live {
                 (_, Some(signal)) => println!("{t:6.1} s  guest: {workload} was ended by signal {signal}"),
                 (code, None) => println!("{t:6.1} s  guest: {workload} ended with code {}", code.unwrap_or_default()),
             },
+            Record::Output { workload, line } => println!("{t:6.1} s  {workload}: {line}"),
             Record::Log { line } => {
-                let message = serde_json::from_str::<Value>(line).ok().and_then(|v| v["message"].as_str().map(str::to_owned));
+                let message =
+                    serde_json::from_str::<Value>(line).ok().and_then(|v| v["message"].as_str().map(str::to_owned));
                 println!("{t:6.1} s  memguard: {}", message.as_deref().unwrap_or(line));
             }
             Record::Sample(sample) => self.sample(scenario, t, sample),
@@ -50,7 +52,10 @@ impl Live {
                 .iter()
                 .filter(|(workload, _)| !workload.ends_with("-pause"))
                 .map(|(workload, count)| {
-                    format!("{workload} {:.0}/s", per_s(*count, before.progress.get(workload).copied().unwrap_or_default()))
+                    format!(
+                        "{workload} {:.0}/s",
+                        per_s(*count, before.progress.get(workload).copied().unwrap_or_default())
+                    )
                 })
                 .collect();
             println!(

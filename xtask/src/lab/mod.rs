@@ -1,12 +1,14 @@
 //! `cargo xtask lab`: real kernels in VMs, made to livelock, with and without memguard.
 
 pub(crate) mod accel;
+mod command;
 pub(crate) mod image;
 mod initramfs;
 mod judge;
 pub(crate) mod kernels;
 mod live;
 mod run;
+mod story;
 pub(crate) mod vm;
 
 use anyhow::{Context as _, bail};
@@ -15,7 +17,9 @@ use memguard_lab::{MemguardMode, Scenario};
 
 use crate::{paths, process, setup};
 
-pub(crate) use run::{Options, Planned, run_all};
+pub(crate) use command::command;
+pub(crate) use run::{Options, Planned, report, run_all};
+pub(crate) use story::tell as story;
 pub(crate) use vm::program as qemu_program;
 
 #[derive(Debug, clap::Args)]
@@ -128,7 +132,7 @@ fn run_scenarios(args: &RunArgs) -> anyhow::Result<()> {
     }
     let options = Options { cores: args.cores, accel: args.accel, arguments: args.arguments.clone(), live: false };
     let outcomes = run_all(planned, &options)?;
-    run::report(&outcomes)
+    report(&outcomes)
 }
 
 /// The lab's guests are x86-64, and their text is too.
@@ -143,7 +147,7 @@ pub(crate) fn check_machine() -> anyhow::Result<()> {
 
 /// A folder for one run, deleted with what is in it.
 pub(crate) fn work_folder() -> anyhow::Result<tempfile::TempDir> {
-    let parent = paths::target().join("lab");
+    let parent = paths::lab();
     std::fs::create_dir_all(&parent).with_context(|| format!("can't make {}", parent.display()))?;
     tempfile::tempdir_in(&parent).with_context(|| format!("can't make a folder in {}", parent.display()))
 }

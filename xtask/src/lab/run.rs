@@ -183,7 +183,7 @@ impl Lab<'_> {
 
 /// Leaves the records where they can be looked at: target/lab/records.
 fn keep(run: &Planned, kernel: &Kernel, lines: &[Line]) -> anyhow::Result<()> {
-    let folder = paths::target().join("lab/records");
+    let folder = paths::lab().join("records");
     fs::create_dir_all(&folder)?;
     let name = format!("{}-{}-{}.jsonl", run.scenario.name, kernel.release, run.mode);
     let mut text = String::new();

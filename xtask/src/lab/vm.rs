@@ -186,7 +186,9 @@ fn read(
 fn explain(error: &anyhow::Error, console: &Path, said: &str) -> anyhow::Error {
     let text = fs::read(console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let telling = |line: &&str| {
-        ["Kernel panic", "Oops", "BUG:", "general protection", "Call Trace", "lab-guest:"].iter().any(|word| line.contains(word))
+        ["Kernel panic", "Oops", "BUG:", "general protection", "Call Trace", "lab-guest:"]
+            .iter()
+            .any(|word| line.contains(word))
     };
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.iter().position(|line| telling(&line)).unwrap_or(lines.len().saturating_sub(12));
@@ -205,7 +207,10 @@ mod tests {
         let console = dir.path().join("console");
         fs::write(&console, "[0.1] booting\n[1.0] Kernel panic - not syncing: oh\n[1.1] CPU: 0\n").unwrap();
         let text = explain(&anyhow::anyhow!("the guest ended"), &console, "").to_string();
-        assert!(text.contains("the guest ended") && text.contains("Kernel panic") && !text.contains("booting"), "{text}");
+        assert!(
+            text.contains("the guest ended") && text.contains("Kernel panic") && !text.contains("booting"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -82,7 +82,10 @@ impl Archive {
     fn update_if_old(&self) -> anyhow::Result<()> {
         let stamp = self.folder.join("updated");
         let sources = fs::read(self.folder.join("sources.list"))?;
-        let age = fs::metadata(&stamp).and_then(|m| m.modified()).ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        let age = fs::metadata(&stamp)
+            .and_then(|m| m.modified())
+            .ok()
+            .and_then(|at| SystemTime::now().duration_since(at).ok());
         if age.is_some_and(|age| age < FRESH) && fs::read(&stamp).is_ok_and(|stamped| stamped == sources) {
             return Ok(());
         }
@@ -107,7 +110,8 @@ impl Archive {
 
     /// Whether there is a package of this name, and not only a mention of it.
     pub(crate) fn has(&self, package: &str) -> bool {
-        process::output(self.apt("apt-cache").args(["show", "--no-all-versions", package])).is_ok_and(|text| !text.trim().is_empty())
+        process::output(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
+            .is_ok_and(|text| !text.trim().is_empty())
     }
 
     /// Downloads one package into `folder`.
@@ -157,7 +161,8 @@ fn mirrors() -> (String, String) {
 }
 
 fn pick_mirrors(uris: &str) -> (String, String) {
-    let ending = |end: &str| uris.lines().map(|uri| uri.trim_end_matches('/')).find(|uri| uri.ends_with(end)).map(str::to_owned);
+    let ending =
+        |end: &str| uris.lines().map(|uri| uri.trim_end_matches('/')).find(|uri| uri.ends_with(end)).map(str::to_owned);
     (
         ending("/debian").unwrap_or_else(|| "http://deb.debian.org/debian".to_owned()),
         ending("/debian-security").unwrap_or_else(|| "http://deb.debian.org/debian-security".to_owned()),
@@ -170,9 +175,13 @@ mod tests {
 
     #[test]
     fn mirrors_are_taken_from_this_machine_or_debians_own() {
-        let (main, security) = pick_mirrors("https://x.example/apt/\nhttp://m.example/debian/\nhttp://m.example/debian-security/\n");
+        let (main, security) =
+            pick_mirrors("https://x.example/apt/\nhttp://m.example/debian/\nhttp://m.example/debian-security/\n");
         assert_eq!((main.as_str(), security.as_str()), ("http://m.example/debian", "http://m.example/debian-security"));
         let (main, security) = pick_mirrors("http://archive.ubuntu.com/ubuntu/\n");
-        assert_eq!((main.as_str(), security.as_str()), ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security"));
+        assert_eq!(
+            (main.as_str(), security.as_str()),
+            ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
+        );
     }
 }

@@ -43,8 +43,18 @@ const NEEDS: &[Need] = &[
         check: || toolchain::check(),
         install: toolchain::install,
     },
-    Need { name: "bpf-linker", purpose: "links the eBPF object", check: linker_check, install: toolchain::install_linker },
-    Need { name: "QEMU", purpose: "boots the lab's kernels", check: qemu_check, install: || apt::install(&[apt::qemu()]) },
+    Need {
+        name: "bpf-linker",
+        purpose: "links the eBPF object",
+        check: linker_check,
+        install: toolchain::install_linker,
+    },
+    Need {
+        name: "QEMU",
+        purpose: "boots the lab's kernels",
+        check: qemu_check,
+        install: || apt::install(&[apt::qemu()]),
+    },
     Need {
         name: "mke2fs",
         purpose: "makes the lab's root disk",
@@ -57,7 +67,12 @@ const NEEDS: &[Need] = &[
         check: kernels_check,
         install: || kernels::DEFAULT.iter().try_for_each(|line| kernels::ensure(line).map(drop)),
     },
-    Need { name: "root disk", purpose: "is what the lab's guests run from", check: image_check, install: || image::ensure().map(drop) },
+    Need {
+        name: "root disk",
+        purpose: "is what the lab's guests run from",
+        check: image_check,
+        install: || image::ensure().map(drop),
+    },
 ];
 
 /// Names of the needs that building takes; the rest is for the lab.

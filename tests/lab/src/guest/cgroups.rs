@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use memguard_lab::{Scenario, scenario::{Container, Pod}};
+use memguard_lab::{
+    Scenario,
+    scenario::{Container, Pod},
+};
 
 use super::machine::{CGROUP, write};
 
@@ -47,7 +50,8 @@ pub(super) fn make(scenario: &Scenario) -> anyhow::Result<Tree> {
         for container in &pod.container {
             let path = slice.join(scope(&pod.name, &container.name));
             fill(&path, container)?;
-            let limited_at = if container.memory_max.is_none() && pod.memory_max.is_some() { slice.clone() } else { path.clone() };
+            let limited_at =
+                if container.memory_max.is_none() && pod.memory_max.is_some() { slice.clone() } else { path.clone() };
             containers.insert(full_name(pod, container), Place { path, limited_at });
         }
         // What Kubernetes puts beside every container.
@@ -103,7 +107,14 @@ fn number(name: &str) -> u64 {
 
 fn uid(pod: &str) -> String {
     let (a, b) = (number(pod), number(&format!("{pod}-2")));
-    format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}", a >> 32, a >> 16 & 0xffff, a & 0xfff, b >> 48 & 0xfff, b & 0xffff_ffff_ffff)
+    format!(
+        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+        a >> 32,
+        a >> 16 & 0xffff,
+        a & 0xfff,
+        b >> 48 & 0xfff,
+        b & 0xffff_ffff_ffff
+    )
 }
 
 fn scope(pod: &str, container: &str) -> String {

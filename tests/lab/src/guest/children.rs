@@ -29,7 +29,8 @@ pub(super) struct Exit {
 /// A process that begins its life in a cgroup, so that everything it touches is charged there.
 pub(super) fn spawn_in(cgroup: &Path, mut command: Command) -> anyhow::Result<Child> {
     let path = cgroup.join("cgroup.procs");
-    let procs = fs::File::options().write(true).open(&path).with_context(|| format!("can't open {}", path.display()))?;
+    let procs =
+        fs::File::options().write(true).open(&path).with_context(|| format!("can't open {}", path.display()))?;
     // SAFETY: between fork and exec there is nothing but one system call: no allocation, no lock of another thread.
     unsafe { command.pre_exec(move || Ok(rustix::io::write(&procs, b"0").map(drop)?)) };
     command.spawn().with_context(|| format!("can't start {:?} in {}", command.get_program(), cgroup.display()))
@@ -59,7 +60,7 @@ pub(super) fn workload(name: &str, program: &Program) -> anyhow::Result<(Command
             command
         }
     };
-    command.stdin(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     Ok((command, progress))
 }
 
@@ -90,12 +91,15 @@ pub(super) fn reap() -> Vec<Exit> {
     exits
 }
 
-/// Sends each line that comes out of a pipe on.
-pub(super) fn forward(pipe: impl Read + Send + 'static, lines: Sender<String>) {
+/// Sends each line that comes out of a pipe on, as what `wrap` makes of it.
+pub(super) fn forward<T: Send + 'static>(
+    pipe: impl Read + Send + 'static,
+    lines: Sender<T>,
+    wrap: impl Fn(String) -> T + Send + 'static,
+) {
     thread::spawn(move || {
-        for line in BufReader::new(pipe).split(b'\n') {
-            let Ok(line) = line else { return };
-            if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            if lines.send(wrap(String::from_utf8_lossy(&line).into_owned())).is_err() {
                 return;
             }
         }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::{Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use memguard_lab::{
     MemguardMode, Record, Scenario,
-    scenario::{Program, Start},
+    scenario::{KernelSwitches, Program, Start, Vm},
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -39,6 +39,9 @@ struct Memguard {
 
 /// Runs a command and passes its output on.
 pub(super) fn command(port: &Port, argv: &[String]) -> anyhow::Result<()> {
+    if machine::has_disk() {
+        machine::prepare(&Vm::default(), &KernelSwitches::default())?;
+    }
     let (first, rest) = argv.split_first().context("the command is empty")?;
     let mut child = Command::new(first)
         .args(rest)
@@ -49,10 +52,10 @@ pub(super) fn command(port: &Port, argv: &[String]) -> anyhow::Result<()> {
         .with_context(|| format!("can't start {first}"))?;
     let (sender, lines) = channel();
     if let Some(out) = child.stdout.take() {
-        children::forward(out, sender.clone());
+        children::forward(out, sender.clone(), |line| line);
     }
     if let Some(err) = child.stderr.take() {
-        children::forward(err, sender);
+        children::forward(err, sender, |line| line);
     }
     for line in lines {
         port.send(Record::Log { line });
@@ -86,6 +89,7 @@ pub(super) fn scenario(
         at_limit: BTreeSet::new(),
         dead: BTreeSet::new(),
         memguard_ended: false,
+        outputs: channel(),
     };
     let outcome = run.to_its_end();
     run.stop_memguard();
@@ -104,7 +108,7 @@ fn start_memguard(port: &Port, mode: MemguardMode, arguments: &[String]) -> anyh
     let mut child = children::spawn_in(cgroups::MEMGUARD.as_ref(), command)?;
     let (sender, lines) = channel();
     if let Some(err) = child.stderr.take() {
-        children::forward(err, sender);
+        children::forward(err, sender, |line| line);
     }
     let memguard = Memguard { pid: child.id(), lines };
     let deadline = Instant::now() + MEMGUARD_PATIENCE;
@@ -132,6 +136,8 @@ struct Run<'a> {
     at_limit: BTreeSet<String>,
     dead: BTreeSet<String>,
     memguard_ended: bool,
+    /// What workloads write to standard error.
+    outputs: (Sender<Record>, Receiver<Record>),
 }
 
 impl Run<'_> {
@@ -197,7 +203,14 @@ impl Run<'_> {
         let place = self.tree.containers.get(container).with_context(|| format!("no container {container}"))?;
         let cgroup = nested.map_or_else(|| place.path.clone(), |nested| place.path.join(nested));
         let (command, progress) = children::workload(name, program)?;
-        let child = children::spawn_in(&cgroup, command)?;
+        let mut child = children::spawn_in(&cgroup, command)?;
+        if let Some(err) = child.stderr.take() {
+            let workload = name.to_owned();
+            children::forward(err, self.outputs.0.clone(), move |line| Record::Output {
+                workload: workload.clone(),
+                line,
+            });
+        }
         self.workloads.insert(child.id(), name.to_owned());
         self.progress.insert(name.to_owned(), progress);
         let cgroup = cgroup.display().to_string();
@@ -206,6 +219,9 @@ impl Run<'_> {
     }
 
     fn pass_on_logs(&self) {
+        for record in self.outputs.1.try_iter() {
+            self.port.send(record);
+        }
         for line in self.memguard.iter().flat_map(|memguard| memguard.lines.try_iter()) {
             self.port.send(Record::Log { line });
         }
@@ -242,7 +258,8 @@ impl Run<'_> {
     fn note_limits(&mut self) -> bool {
         let mut new = false;
         for (name, place) in &self.tree.containers {
-            let at_limit = witness::limit(place).is_some_and(|limit| witness::current(place) as f64 >= 0.95 * limit as f64);
+            let at_limit =
+                witness::limit(place).is_some_and(|limit| witness::current(place) as f64 >= 0.95 * limit as f64);
             if at_limit && self.at_limit.insert(name.clone()) {
                 self.port.send(Record::AtLimit { container: name.clone() });
                 new = true;
@@ -264,7 +281,8 @@ impl Run<'_> {
             !matches!(program, Program::Pause | Program::Steady | Program::Listener { .. } | Program::Hog { .. })
         };
         let mut workloads = self.scenario.workloads().filter(|(.., workload)| finite(&workload.run)).peekable();
-        let finished = workloads.peek().is_some() && workloads.all(|(.., workload)| !self.running.contains(&workload.name));
+        let finished =
+            workloads.peek().is_some() && workloads.all(|(.., workload)| !self.running.contains(&workload.name));
         dead || finished
     }
 

@@ -35,28 +35,43 @@ pub(super) fn mount_virtual() -> anyhow::Result<()> {
         ("tracefs", "/sys/kernel/tracing"),
     ] {
         fs::create_dir_all(target).or_else(|error| if Path::new(target).is_dir() { Ok(()) } else { Err(error) })?;
-        mount(kind, target, kind, MountFlags::empty(), None).with_context(|| format!("can't mount {kind} at {target}"))?;
+        mount(kind, target, kind, MountFlags::empty(), None)
+            .with_context(|| format!("can't mount {kind} at {target}"))?;
     }
     fs::create_dir_all(PROGRESS)?;
     Ok(())
 }
 
-/// Loads `/modules/*` in the order of their names. Built-in ones are not among them.
+/// Loads `/modules/*`. Which needs which differs between kernels, so they are tried in turn until all are in.
 pub(super) fn load_modules() -> anyhow::Result<()> {
-    /// `MODULE_INIT_COMPRESSED_FILE` of include/uapi/linux/module.h.
-    const COMPRESSED: libc::c_int = 4;
-    let mut paths: Vec<_> = fs::read_dir("/modules").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    for path in paths {
-        let file = File::open(&path)?;
-        let flags = if path.extension().is_some_and(|extension| extension == "ko") { 0 } else { COMPRESSED };
-        // SAFETY: the descriptor is open, and the parameters are an empty string.
-        let result = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), flags) };
-        if result != 0 {
-            bail!("can't load {}: {}", path.display(), std::io::Error::last_os_error());
+    let mut waiting: Vec<_> =
+        fs::read_dir("/modules").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    waiting.sort();
+    while !waiting.is_empty() {
+        let (failed, errors): (Vec<_>, Vec<_>) =
+            waiting.iter().filter_map(|path| load_module(path).err().map(|error| (path.clone(), error))).unzip();
+        if failed.len() == waiting.len() {
+            bail!("can't load {}: {}", failed[0].display(), errors[0]);
         }
+        waiting = failed;
     }
     Ok(())
+}
+
+fn load_module(path: &Path) -> std::io::Result<()> {
+    /// `MODULE_INIT_COMPRESSED_FILE` of include/uapi/linux/module.h.
+    const COMPRESSED: libc::c_int = 4;
+    let file = File::open(path)?;
+    let flags = if path.extension().is_some_and(|extension| extension == "ko") { 0 } else { COMPRESSED };
+    // SAFETY: the descriptor is open, and the parameters are an empty string.
+    let result = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), flags) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Whether this machine was given a root disk.
+pub(super) fn has_disk() -> bool {
+    // The device appears a moment after its driver is in.
+    fs::read_dir("/sys/bus/virtio/devices").is_ok_and(|mut devices| devices.next().is_some())
 }
 
 /// Mounts the root disk and sets what the scenario asks for.

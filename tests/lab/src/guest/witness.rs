@@ -12,9 +12,7 @@ fn text(path: &Path, name: &str) -> String {
 
 /// The value after `key ` at the start of a line.
 fn keyed(text: &str, key: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
-        .unwrap_or_default()
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or_default()
 }
 
 fn total(text: &str, kind: &str) -> u64 {
@@ -77,8 +75,8 @@ fn process(pid: u32) -> Option<(f64, u64)> {
     // The second number of schedstat is waiting time; the first is time on a CPU in ns, finer than the ticks of stat.
     let schedstat = fs::read_to_string(folder.join("schedstat")).ok()?;
     let ns: f64 = schedstat.split_whitespace().next()?.parse().ok()?;
-    let resident = text(&folder, "status").lines().find_map(|line| {
-        line.strip_prefix("VmRSS:")?.trim().trim_end_matches(" kB").parse().ok()
-    })?;
+    let resident = text(&folder, "status")
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().trim_end_matches(" kB").parse().ok())?;
     Some((ns / 1e9, resident))
 }

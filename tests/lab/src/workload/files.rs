@@ -1,12 +1,6 @@
 //! Workloads that read files.
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt as _,
-    path::Path,
-    ptr,
-    time::Instant,
-};
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path, ptr, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use rustix::mm::{MapFlags, ProtFlags, mmap};

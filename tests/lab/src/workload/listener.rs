@@ -1,12 +1,7 @@
 //! A program whose text is large and spread out, as a managed runtime with its assemblies is: it really executes code
 //! on the pages of shared objects, so losing them means faulting them back in.
 
-use std::{
-    ffi::CString,
-    path::Path,
-    thread,
-    time::Duration,
-};
+use std::{ffi::CString, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -36,7 +31,9 @@ impl Object {
         let symbol = |name: &std::ffi::CStr| {
             // SAFETY: the handle is valid, and the object is never closed.
             let address = unsafe { libc::dlsym(handle, name.as_ptr()) };
-            if address.is_null() { bail!("{shown} has no {}", name.to_string_lossy()) }
+            if address.is_null() {
+                bail!("{shown} has no {}", name.to_string_lossy())
+            }
             Ok(address)
         };
         let base = symbol(c"text_base")? as usize;
@@ -47,7 +44,7 @@ impl Object {
 }
 
 /// Serves requests for ever: each calls functions, nine of ten in the hot part, the others anywhere.
-pub(super) fn run(threads: u32, hot_mib: u32, calls: u32, progress: Progress) -> anyhow::Result<()> {
+pub(super) fn run(threads: u32, hot_mib: u32, calls: u32, pause: Duration, progress: Progress) -> anyhow::Result<()> {
     let folder = Path::new(DISK).join("text");
     let mut objects = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))? {
@@ -58,11 +55,12 @@ pub(super) fn run(threads: u32, hot_mib: u32, calls: u32, progress: Progress) ->
         objects.iter().flat_map(|object| (0..object.pages).map(|page| object.base + page * PAGE)).collect();
     let hot_pages = (hot_mib as usize) * (1 << 20) / PAGE;
     let one_in = (all.len() / hot_pages.max(1)).max(1);
-    let hot: Vec<usize> = all.chunks(RUN).step_by(one_in).flatten().copied().collect();
+    let hot: Arc<[usize]> = all.chunks(RUN).step_by(one_in).flatten().copied().collect();
+    let all: Arc<[usize]> = all.into();
 
     let workers: Vec<_> = (0..threads)
         .map(|thread| {
-            let (all, hot) = (all.clone(), hot.clone());
+            let (all, hot) = (Arc::clone(&all), Arc::clone(&hot));
             thread::Builder::new().stack_size(64 * 1024).spawn(move || {
                 let mut random = Random(u64::from(thread) * 2 + 1);
                 let mut value = 1;
@@ -74,7 +72,7 @@ pub(super) fn run(threads: u32, hot_mib: u32, calls: u32, progress: Progress) ->
                         value = unsafe { std::mem::transmute::<usize, Function>(address)(value) };
                     }
                     progress.add(1);
-                    thread::sleep(Duration::from_millis(2));
+                    thread::sleep(pause);
                 }
             })
         })

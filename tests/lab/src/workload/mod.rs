@@ -24,7 +24,10 @@ pub(crate) fn run(program: &Program, progress: &Path) -> anyhow::Result<()> {
     match program {
         Program::Pause => sleep_for_ever(),
         Program::Steady => steady(progress),
-        Program::Listener { threads, hot_mib, calls } => listener::run(*threads, *hot_mib, *calls, progress),
+        Program::Listener { threads, hot_mib, calls, pause_ms } => {
+            let pause = Duration::from_millis(u64::from(*pause_ms));
+            listener::run(*threads, *hot_mib, *calls, pause, progress)
+        }
         Program::Hog { memory, stop, mib_per_s } => {
             memory::hog(*memory, stop.and_then(|stop| stop.0), *mib_per_s, progress)
         }

@@ -19,10 +19,9 @@ impl Progress {
         let shown = path.display();
         let file = File::options().read(true).write(true).open(path).with_context(|| format!("can't open {shown}"))?;
         // SAFETY: a new mapping at an address that the kernel chooses; it is never unmapped.
-        let page = unsafe {
-            mmap(std::ptr::null_mut(), 8, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
-        }
-        .with_context(|| format!("can't map {shown}"))?;
+        let page =
+            unsafe { mmap(std::ptr::null_mut(), 8, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0) }
+                .with_context(|| format!("can't map {shown}"))?;
         // SAFETY: the file has at least 8 bytes, the mapping is aligned to a page and lives for ever, and everybody
         // who uses it uses atomics.
         Ok(Self(unsafe { AtomicU64::from_ptr(page.cast()) }))

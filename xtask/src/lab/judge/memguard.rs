@@ -14,15 +14,17 @@ pub(super) struct Said {
     pub(super) kills: u32,
     pub(super) dry_runs: u32,
     pub(super) suspicions: u32,
-    /// Events that the tracer lost, of all kinds.
+    /// Records and events that the tracer lost.
     pub(super) lost: Option<u64>,
+    /// Reclaim cycles whose end it did not see.
+    pub(super) ends_lost: u64,
     pub(super) errors: Vec<String>,
     /// Its exit code, once it has ended.
     pub(super) ended: Option<Option<i32>>,
 }
 
 /// The JSON lines of its log, with their times.
-pub(super) fn log(lines: &[Line]) -> impl Iterator<Item = (f64, Value)> {
+pub(in crate::lab) fn log(lines: &[Line]) -> impl Iterator<Item = (f64, Value)> {
     lines.iter().filter_map(|line| match &line.record {
         Record::Log { line: text } => Some((line.t, serde_json::from_str(text).ok()?)),
         _ => None,
@@ -48,8 +50,9 @@ impl Said {
                 Some("state") if entry["to"] == "suspect" => said.suspicions += 1,
                 Some("cost") => {
                     let tracer = &entry["tracer"];
-                    let names = ["ring_full", "cgroups_left_out", "cycles_untimed", "ends_lost", "undecodable"];
+                    let names = ["ring_full", "cgroups_left_out", "cycles_untimed", "undecodable"];
                     said.lost = names.iter().map(|name| tracer[*name].as_u64()).sum();
+                    said.ends_lost = tracer["ends_lost"].as_u64().unwrap_or_default();
                 }
                 _ => {}
             }

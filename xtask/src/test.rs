@@ -1,0 +1,95 @@
+//! `cargo xtask test`: everything that has to hold before a change lands.
+
+use std::time::{Duration, Instant};
+
+use memguard_lab::MemguardMode;
+
+use crate::{
+    lab::{self, Options, Planned, accel, kernels},
+    lint, process, setup, ui,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the VMs: format, lints, unit tests and the eBPF build only.
+    #[arg(long)]
+    no_lab: bool,
+
+    /// How guests are run.
+    #[arg(long, value_enum, default_value_t)]
+    accel: accel::Choice,
+}
+
+/// Times of the parts, for the end.
+#[derive(Default)]
+struct Parts(Vec<(&'static str, Duration)>);
+
+impl Parts {
+    fn time(&mut self, name: &'static str, part: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let result = part();
+        self.0.push((name, began.elapsed()));
+        result?;
+        ui::check_interrupt()
+    }
+
+    fn tell(&self) {
+        println!("\ntook");
+        for (name, time) in &self.0 {
+            println!("  {:5} s  {name}", time.as_secs());
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let mut parts = Parts::default();
+    let result = all(args, &mut parts);
+    parts.tell();
+    if result.is_ok() {
+        println!("all tests passed");
+    }
+    result
+}
+
+fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
+    parts.time("format", lint::format)?;
+    parts.time("lints", || lint::clippy().and_then(|()| lint::deny()))?;
+    parts.time("unit tests", unit_tests)?;
+    parts.time("setup: what building needs", setup::for_building)?;
+    parts.time("eBPF build", || crate::build::object().map(drop))?;
+    if args.no_lab {
+        return Ok(());
+    }
+    parts.time("setup: QEMU, kernels, root disk", || {
+        lab::check_machine()?;
+        kernels::DEFAULT.iter().try_for_each(|line| kernels::ensure(line).map(drop))
+    })?;
+    parts.time("lab: kernels 6.1, 6.12, 6.18", || lab_subset(args.accel))
+}
+
+/// In a plain environment: what a contributor without root, nightly and bpf-linker runs.
+fn unit_tests() -> anyhow::Result<()> {
+    let _step = ui::step("unit tests");
+    process::run(process::cargo().args(["test", "--quiet", "--workspace"]).env_remove("MEMGUARD_EBPF_OBJECT"))
+}
+
+/// Two livelocks and three healthy workloads on the usual kernel, and whether the tracer loads and counts on the others.
+fn lab_subset(choice: accel::Choice) -> anyhow::Result<()> {
+    const SUBSET: [&str; 5] = ["livelock", "livelock-io", "stream", "mmap-scan", "burst"];
+    let names = SUBSET.map(str::to_owned);
+    let usual = kernels::line(kernels::USUAL)?;
+    let mut planned: Vec<Planned> = lab::scenarios(&names)?
+        .into_iter()
+        .map(|scenario| Planned { scenario, line: usual, mode: MemguardMode::Enforce })
+        .collect();
+    let smoke = lab::scenarios(&["smoke".to_owned()])?;
+    for line in kernels::DEFAULT.iter().filter(|line| line.name != kernels::USUAL) {
+        planned.extend(smoke.iter().map(|scenario| Planned {
+            scenario: scenario.clone(),
+            line,
+            mode: MemguardMode::Observe,
+        }));
+    }
+    let outcomes = lab::run_all(planned, &Options { accel: choice, ..Options::default() })?;
+    lab::report(&outcomes)
+}
