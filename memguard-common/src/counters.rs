@@ -72,6 +72,7 @@ impl Counters {
 /// Bucket 0 takes all below 2048 ns, bucket `i` takes `2^(10+i) <= ns < 2^(11+i)`, the last one takes all above.
 #[inline(always)]
 #[must_use]
+#[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
 pub const fn cycle_bucket(ns: u64) -> usize {
     // A search by halves: BPF has no instruction that counts leading zeros, and a loop costs the verifier more.
     let mut units = ns >> 10;

@@ -28,14 +28,15 @@ pub mod maps {
     /// Slots of the table of cgroups, a power of two, unless the loader says otherwise. They are preallocated, so that a
     /// hook never allocates while memory is short: 8192 take 2.6 MiB of kernel memory.
     pub const DEFAULT_SLOTS: u32 = 8192;
-    /// A cgroup's slot is its home or one of the next ones, so many in all. With half of the slots taken, not one of 60
-    /// cgroups finds none of them free; what finds none is counted as left out.
+    /// A cgroup's slot is its home or one of the next ones, so many in all. Ids that the kernel counts up fill the
+    /// table without a gap; a cgroup that finds none of its slots free is counted as left out.
     pub const PROBES: u32 = 8;
 
     /// The first slot to look at for a cgroup, to be masked with the number of slots. The kernel counts ids up, so their
     /// low bits are as good as a hash.
     #[inline(always)]
     #[must_use]
+    #[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
     #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
     pub const fn home_slot(cgroup_id: u64) -> u32 {
         (cgroup_id ^ (cgroup_id >> 32)) as u32

@@ -249,7 +249,7 @@ impl<A: Actions> Agent<A> {
                 let counters = sums.get(&id).copied().unwrap_or_default();
                 (activity::sample(&counters, coverage), counters)
             });
-            match unit.sample(now, tracer) {
+            match unit.sample(now, tracer.as_ref()) {
                 Ok(sample) => {
                     let observation = self.engine.observe(id, sample);
                     self.observed(id, now, observation);

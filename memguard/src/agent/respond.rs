@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Agent, unit};
+use super::Agent;
 use crate::{
     cgroup::CgroupHandle,
     engine::{UnitId, Verdict},
     respond::{ActionError, Actions, Decision, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
-    telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit},
+    telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit, escaped},
 };
 
 /// An action that has come to its end.
@@ -72,7 +72,7 @@ impl<A: Actions> Agent<A> {
         // First the kill, then the words: the log waits for nobody, but its lines take time to write down.
         let outcome = match decision {
             Ok((victim, method)) => {
-                let victim_name = unit::name(self.tree.root(), victim.inode(), victim.path());
+                let victim_name = CgroupName::new(self.tree.root(), victim.inode(), victim.path());
                 let action = self.actions.end(victim, method, self.config.kill_patience);
                 let verdict_to_action = decided.elapsed();
                 unit.kill_under_way = true;
@@ -106,7 +106,7 @@ impl<A: Actions> Agent<A> {
             signals_from: self.level,
         })));
         if let Some(reason) = outcome {
-            self.summary.suppressed(&incident, &reason.to_string());
+            self.summary.suppressed(&incident, &escaped(&reason.to_string()));
             emit(&Event::Suppressed(Box::new(SuppressedAction { incident, unit: on_behalf_of, reason })));
         }
     }
@@ -117,7 +117,7 @@ impl<A: Actions> Agent<A> {
         }
         let (ended, error) = match outcome.result {
             Ok(ended) => (Some(ended), None),
-            Err(error) => (None, Some(error.to_string())),
+            Err(error) => (None, Some(escaped(&error.to_string()))),
         };
         let action = Action {
             incident: outcome.incident,

@@ -10,7 +10,7 @@ use memguard_common::{CYCLE_BUCKETS, Counters};
 use crate::{
     cgroup::{CgroupError, CgroupHandle},
     engine::{Memory, Sample, Signals, State, TracerSample},
-    telemetry::{CgroupName, RefaultHistogram, RefaultReport, shown},
+    telemetry::{CgroupName, RefaultHistogram, RefaultReport},
 };
 
 /// The owner of a limit whose subtree is, or was a moment ago, under reclaim.
@@ -40,16 +40,11 @@ pub(super) struct Latest {
     pub(super) signals: Option<Signals>,
 }
 
-/// A path below the root, for people.
-pub(super) fn name(root: &Path, id: u64, path: &Path) -> CgroupName {
-    CgroupName { id, cgroup: shown(path.strip_prefix(root).unwrap_or(path)) }
-}
-
 impl Unit {
     pub(super) fn open(root: &Path, path: &Path, now: Duration) -> Result<Self, CgroupError> {
         let handle = CgroupHandle::open(path)?;
         Ok(Self {
-            name: name(root, handle.inode(), path),
+            name: CgroupName::new(root, handle.inode(), path),
             handle,
             last_active: now,
             victim: None,
@@ -70,7 +65,7 @@ impl Unit {
     pub(super) fn sample(
         &mut self,
         at: Duration,
-        tracer: Option<(TracerSample, Counters)>,
+        tracer: Option<&(TracerSample, Counters)>,
     ) -> Result<Sample, CgroupError> {
         let memory = self.handle.memory()?;
         let pressure = self.handle.pressure();
@@ -79,7 +74,7 @@ impl Unit {
             self.histogram.add(at.saturating_sub(before.at), pages);
         }
         self.cycle_ns_log2 = tracer.map(|(_, counters)| counters.cycle_ns_log2);
-        let tracer = tracer.map(|(sample, _)| sample);
+        let tracer = tracer.map(|(sample, _)| *sample);
         self.latest = Some(Latest { at, memory, tracer, signals: None });
         Ok(Sample { at, memory, pressure, tracer })
     }

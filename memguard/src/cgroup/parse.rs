@@ -52,7 +52,7 @@ mod tests {
     fn reads_what_the_kernel_writes() {
         let mut found = Vec::new();
         flat_keyed("anon 5242880\nfile 0\nworkingset_refault_file 12\n", |key, value| {
-            found.push((key.to_owned(), value))
+            found.push((key.to_owned(), value));
         });
         assert_eq!(
             found,

@@ -13,6 +13,7 @@ pub struct CgroupRoot {
 
 /// What there is at a root.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct RootFacts {
     pub path: PathBuf,
     /// Whether this is cgroup v2 at all.

@@ -123,7 +123,7 @@ fn unreclaimable(path: &Path) -> u64 {
     sum
 }
 
-/// Whether a cgroup only groups others: a systemd slice, or a pod or QoS class of the kubelet's cgroupfs driver.
+/// Whether a cgroup only groups others: a systemd slice, or a pod or `QoS` class of the kubelet's cgroupfs driver.
 ///
 /// The names are those of the kubelet (`pkg/kubelet/cm`) and of systemd.slice(5). A job can make cgroups only below its
 /// own container's, where it cannot hide anything from a kill of the container.
@@ -133,7 +133,7 @@ pub fn is_grouping(path: &Path) -> bool {
     let parent = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
     let in_kubepods =
         parent == "kubepods" || path.parent().is_some_and(|p| p.parent().is_some_and(|g| g.ends_with("kubepods")));
-    name.ends_with(".slice")
+    name.strip_suffix(".slice").is_some()
         || name == "kubepods"
         || (parent == "kubepods" && matches!(name, "burstable" | "besteffort"))
         || (in_kubepods && name.starts_with("pod"))

@@ -98,7 +98,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_time()
         .build()
         .context("can't start the async runtime")?;
-    let (facts, plan, tracer) = runtime.block_on(async { attach(args, &root) })?;
+    let (facts, plan, tracer) = runtime.block_on(async { attach(args, &root) });
 
     protect::raise_open_files();
     protect::trim_heap();
@@ -163,8 +163,11 @@ async fn watch<A: Actions>(
     Ok(())
 }
 
+/// The tracer and where its records come out, if there is one.
+type Attached = Option<(Tracer, Ring)>;
+
 /// Facts, plan, apply. Needs the runtime, because the ring buffer registers with it.
-fn attach(args: &Args, root: &CgroupRoot) -> anyhow::Result<(Facts, Plan, Option<(Tracer, Ring)>)> {
+fn attach(args: &Args, root: &CgroupRoot) -> (Facts, Plan, Attached) {
     let object = embedded_object().is_some() && !args.no_tracer;
     let (mut facts, btf) = Facts::gather(root, object);
     let limits = Limits { slots: args.max_cgroups.saturating_mul(2), ..Limits::default() };
@@ -173,7 +176,7 @@ fn attach(args: &Args, root: &CgroupRoot) -> anyhow::Result<(Facts, Plan, Option
             if args.no_tracer {
                 plan.no_tracer = Some("--no-tracer was given".to_owned());
             }
-            Ok((facts, plan, tracer))
+            (facts, plan, tracer)
         }
         // The kernel would not take the object at all. Files still tell a livelock.
         Err(error) => {
@@ -181,7 +184,7 @@ fn attach(args: &Args, root: &CgroupRoot) -> anyhow::Result<(Facts, Plan, Option
             facts.object = false;
             let mut plan = crate::kernel::plan(&facts);
             plan.no_tracer = Some(error.to_string());
-            Ok((facts, plan, None))
+            (facts, plan, None)
         }
     }
 }

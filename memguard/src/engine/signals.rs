@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Signals of one cgroup over one window. Shares are of 1, rates per second.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Signals {
     /// Length of the window in seconds.
     pub window_s: f64,
@@ -51,7 +51,7 @@ impl Signals {
     pub(super) fn of(window: &Window, page_size: u64) -> Option<Self> {
         let (first, last) = window.ends()?;
         let limit = last.memory.max.filter(|max| *max > 0)?;
-        let seconds = (last.at - first.at).as_secs_f64();
+        let seconds = last.at.saturating_sub(first.at).as_secs_f64();
         let delta = |value: fn(&Sample) -> u64| value(last).saturating_sub(value(first));
         let per_s = |count: u64| count as f64 / seconds;
         let traced = |value: fn(&Sample) -> Option<u64>| Some(value(last)?.saturating_sub(value(first)?));

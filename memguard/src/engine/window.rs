@@ -31,7 +31,7 @@ impl Window {
                 return;
             }
             // After a gap as long as the window nobody knows what happened in between.
-            if went_backwards(&last.memory, &sample.memory) || sample.at - last.at > self.span {
+            if went_backwards(&last.memory, &sample.memory) || sample.at.saturating_sub(last.at) > self.span {
                 self.samples.clear();
             }
         }
@@ -43,7 +43,7 @@ impl Window {
 
     fn second_covers_span(&self) -> bool {
         match (self.samples.get(1), self.samples.back()) {
-            (Some(second), Some(last)) => last.at - second.at >= self.span,
+            (Some(second), Some(last)) => last.at.saturating_sub(second.at) >= self.span,
             _ => false,
         }
     }
@@ -51,7 +51,7 @@ impl Window {
     /// The oldest and the newest sample, once the window is complete.
     pub(super) fn ends(&self) -> Option<(&Sample, &Sample)> {
         let (first, last) = (self.samples.front()?, self.samples.back()?);
-        ((last.at - first.at).as_secs_f64() >= self.span.as_secs_f64() * COMPLETE).then_some((first, last))
+        (last.at.saturating_sub(first.at).as_secs_f64() >= self.span.as_secs_f64() * COMPLETE).then_some((first, last))
     }
 
     pub(super) fn last(&self) -> Option<&Sample> {
@@ -105,7 +105,7 @@ mod tests {
         }
         assert_eq!(window.samples.len(), 11);
         let (first, last) = window.ends().unwrap();
-        assert_eq!(last.at - first.at, Duration::from_secs(10));
+        assert_eq!(last.at.saturating_sub(first.at), Duration::from_secs(10));
         for tick in 0..100_000 {
             window.push(at(1000.0 + f64::from(tick) / 1000.0, 1));
         }

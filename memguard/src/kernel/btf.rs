@@ -14,7 +14,8 @@ use std::{
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
-const HEADER_LEN: usize = 24;
+const HEADER: u32 = 24;
+const HEADER_LEN: usize = HEADER as usize;
 
 /// Kinds of BTF types, `BTF_KIND_*` of include/uapi/linux/btf.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,12 +170,12 @@ impl Btf {
             }
             at += u32::try_from(string.len()).unwrap_or(u32::MAX).saturating_add(1);
         }
-        let (mut named, mut enumerators) = (HashMap::new(), HashMap::new());
+        let (mut types, mut enumerators) = (HashMap::new(), HashMap::new());
         for id in 1..=self.count() {
             let Some(ty) = self.ty(id) else { continue };
             if let Some(name) = offsets.get(&ty.name_off) {
                 // The first one counts, as in the kernel's own btf_find_by_name_kind().
-                named.entry((name.clone(), ty.kind)).or_insert(id);
+                types.entry((name.clone(), ty.kind)).or_insert(id);
             }
             let entry = match ty.kind {
                 Kind::Enum => 8,
@@ -195,7 +196,7 @@ impl Btf {
                 enumerators.entry(name.clone()).or_insert(value);
             }
         }
-        (self.named, self.enumerators) = (named, enumerators);
+        (self.named, self.enumerators) = (types, enumerators);
     }
 
     /// Number of types; ids go from 1 to this.
@@ -245,8 +246,8 @@ impl Btf {
     /// `None` for bit fields too: a byte offset does not tell where they are.
     #[must_use]
     pub fn member_offset(&self, structure: &str, member: &str) -> Option<u32> {
-        let id = *self.named.get(&(structure.to_owned(), Kind::Struct))?;
         const DEEPEST: usize = 8;
+        let id = *self.named.get(&(structure.to_owned(), Kind::Struct))?;
         let bits = self.find_member(id, member.as_bytes(), DEEPEST)?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
@@ -331,7 +332,7 @@ impl Btf {
         blob.extend_from_slice(&MAGIC.to_ne_bytes());
         blob.extend_from_slice(&[1, 0]);
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        for word in [HEADER_LEN as u32, 0, length(&types), length(&types), length(&strings)] {
+        for word in [HEADER, 0, length(&types), length(&types), length(&strings)] {
             blob.extend_from_slice(&word.to_ne_bytes());
         }
         blob.extend_from_slice(&types);
@@ -340,6 +341,7 @@ impl Btf {
     }
 }
 
+#[expect(clippy::struct_field_names, reason = "the kernel's name for it")]
 struct Type {
     at: usize,
     name_off: u32,
@@ -374,7 +376,7 @@ mod tests {
             if self.strings.is_empty() {
                 self.strings.push(0);
             }
-            let at = self.strings.len() as u32;
+            let at = u32::try_from(self.strings.len()).unwrap();
             self.strings.extend_from_slice(text.as_bytes());
             self.strings.push(0);
             at
@@ -393,7 +395,7 @@ mod tests {
         fn finish(&self) -> Vec<u8> {
             let mut blob = MAGIC.to_ne_bytes().to_vec();
             blob.extend([1, 0]);
-            let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
+            let [types, strings] = [&self.types, &self.strings].map(|bytes| u32::try_from(bytes.len()).unwrap());
             for word in [24, 0, types, types, strings] {
                 blob.extend(u32::to_ne_bytes(word));
             }
@@ -414,7 +416,7 @@ mod tests {
         let inner = w.add("", Kind::Struct, false, 1, 8, &[vma, int, 64]);
         let qualified = w.add("", Kind::Const, false, 0, inner, &[]);
         let bit = w.string("bit");
-        w.add("vm_fault", Kind::Struct, true, 3, 32, &[0, qualified, 128, flags, int, 256, bit, int, 1 << 24 | 288]);
+        w.add("vm_fault", Kind::Struct, true, 3, 32, &[0, qualified, 128, flags, int, 256, bit, int, (1 << 24) + 288]);
         let proto = w.add("", Kind::FuncProto, false, 1, int, &[vma, int]);
         w.add("filemap_fault", Kind::Func, false, 0, proto, &[]);
         let trace_proto = w.add("", Kind::FuncProto, false, 3, 0, &[0, int, 0, int, 0, int]);

@@ -34,6 +34,7 @@ pub struct Kernel {
 
 /// Effective capabilities that matter here (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Privileges {
     /// `CAP_BPF` and `CAP_PERFMON`, or `CAP_SYS_ADMIN`: load and attach tracing programs.
     pub tracing: bool,

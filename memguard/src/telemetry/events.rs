@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::histogram::Rates;
+use super::{
+    histogram::Rates,
+    name::{CgroupName, escaped},
+};
 use crate::{
     cgroup::RootFacts,
     engine::{Memory, Signals, State, TracerSample, Verdict},
@@ -12,19 +15,6 @@ use crate::{
     respond::{Ended, Method, Mode, Suppressed},
     tracer::TracerCost,
 };
-
-/// A cgroup as it is shown: its id, and its path below the root, escaped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CgroupName {
-    pub id: u64,
-    pub cgroup: String,
-}
-
-impl fmt::Display for CgroupName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.cgroup)
-    }
-}
 
 /// memguard is at work.
 #[derive(Clone, Debug, Serialize)]
@@ -157,7 +147,7 @@ impl fmt::Display for Event {
                 }
                 Ok(())
             }
-            Self::State(e) => write!(f, "{} is {} (was {}): {}", e.unit, e.to, e.from, e.why),
+            Self::State(e) => write!(f, "{} is {} (was {}): {}", e.unit.short(), e.to, e.from, e.why),
             Self::Verdict(e) => write!(
                 f,
                 "LIVELOCK in {} ({}): for {:.0} s {}",
@@ -193,13 +183,15 @@ impl fmt::Display for Event {
                     (None, None) => write!(f, "nothing came of ending {} ({})", e.victim, e.incident),
                 }
             }
-            Self::Suppressed(e) => write!(f, "no action on {} ({}): {}", e.unit, e.incident, e.reason),
+            Self::Suppressed(e) => {
+                write!(f, "no action on {} ({}): {}", e.unit, e.incident, escaped(&e.reason.to_string()))
+            }
             Self::Refaults(e) => {
                 let rates = &e.refaults_per_s;
                 write!(
                     f,
                     "refaults of {} ({}) in {:.0} s: {} mean {:.0}/s, highest {:.0}/s; {}",
-                    e.unit,
+                    e.unit.short(),
                     e.state,
                     rates.seconds,
                     rates.bars(),
@@ -243,6 +235,78 @@ pub fn emit(event: &Event) {
         Event::Action(_) => tracing::warn!(target: "memguard", record, "{event}"),
         Event::Started(_) | Event::State(_) | Event::Refaults(_) | Event::Cost(_) | Event::Summary(_) => {
             tracing::info!(target: "memguard", record, "{event}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::{Terms, UnitId, Verdict};
+
+    /// The log puts these before an event's own members, and a key that comes twice is no valid JSON for many readers.
+    const RESERVED: [&str; 3] = ["time", "level", "message"];
+
+    fn unit() -> CgroupName {
+        CgroupName { id: 7, cgroup: "a.scope".to_owned() }
+    }
+
+    fn each() -> Vec<Event> {
+        let verdict = Verdict {
+            unit: UnitId(7),
+            held: Duration::ZERO,
+            at: Duration::ZERO,
+            suspect_since: Duration::ZERO,
+            signals: Signals::default(),
+            terms: Terms(Vec::new()),
+        };
+        vec![
+            Event::State(Box::new(StateChange {
+                unit: unit(),
+                from: State::Calm,
+                to: State::Pressed,
+                why: String::new(),
+                signals: Some(Signals::default()),
+            })),
+            Event::Verdict(Box::new(VerdictEvent {
+                incident: String::new(),
+                mode: Mode::Observe,
+                unit: unit(),
+                suspect_for_s: 0.0,
+                verdict,
+                memory: Memory::default(),
+                tracer: Some(TracerSample::default()),
+                signals_from: Level::Full,
+            })),
+            Event::Action(Box::new(Action {
+                incident: String::new(),
+                victim: unit(),
+                on_behalf_of: unit(),
+                method: Method::default(),
+                verdict_to_action_ms: 0.0,
+                ended: Some(Ended::DryRun),
+                error: None,
+            })),
+            Event::Suppressed(Box::new(SuppressedAction {
+                incident: String::new(),
+                unit: unit(),
+                reason: Suppressed::NoVictim,
+            })),
+            Event::Summary(Box::default()),
+        ]
+    }
+
+    #[test]
+    fn events_leave_the_logs_own_names_alone() {
+        for event in each() {
+            let value = serde_json::to_value(&event).unwrap();
+            let members = value.as_object().unwrap();
+            assert!(members.contains_key("kind"));
+            for name in RESERVED {
+                assert!(!members.contains_key(name), "{value} has {name}");
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use super::escaped;
+
 /// The field in which [`emit`](super::emit) hands over its JSON.
 const RECORD: &str = "record";
 
@@ -93,7 +95,10 @@ where
             _ => ("\x1b[2m", "\x1b[0m"),
         };
         SystemTime.format_time(&mut writer)?;
-        write!(writer, " {on}{level:5}{off} {}", fields.message)?;
+        // A message that comes with a record was made in `events`, which escapes what others name; it may have lines.
+        // Any other one can have a path in it, which a job may have named.
+        let message = if fields.record.is_some() { fields.message } else { escaped(&fields.message) };
+        write!(writer, " {on}{level:5}{off} {message}")?;
         for (name, value) in &fields.others {
             write!(writer, " {name}={value}")?;
         }
@@ -200,6 +205,13 @@ mod tests {
         let line = logged(Json, || tracing::info!(record = "}{", "still fine"));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["message"], "still fine");
+    }
+
+    #[test]
+    fn a_message_with_a_path_in_it_stays_on_its_line() {
+        let line = logged(Text { color: false }, || tracing::warn!("can't read a.scope/x\n2026 KILLED\x1b[2K"));
+        assert_eq!(line.lines().count(), 1);
+        assert!(line.contains("x\\n2026 KILLED\\u{1b}[2K"), "{line}");
     }
 
     #[test]

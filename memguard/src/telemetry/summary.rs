@@ -30,6 +30,7 @@ pub struct Summary {
 /// One verdict and what became of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Incident {
+    #[expect(clippy::struct_field_names, reason = "as events and audit lines call its id")]
     pub incident: String,
     pub cgroup: String,
     /// Seconds since memguard began to watch.

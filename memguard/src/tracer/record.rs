@@ -100,7 +100,7 @@ mod tests {
         Snapshot {
             header: RecordHeader {
                 kind: Kind::Snapshot as u32,
-                size: size_of::<Snapshot>() as u32,
+                size: u32::try_from(size_of::<Snapshot>()).unwrap(),
                 at_ns: 12,
                 cgroup_id: 13,
             },

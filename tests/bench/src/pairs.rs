@@ -66,9 +66,9 @@ impl Attached {
 
     fn switch(&mut self, on: bool) -> anyhow::Result<()> {
         if on {
-            self.tracer.resume()?
+            self.tracer.resume()?;
         } else {
-            self.tracer.pause()?
+            self.tracer.pause()?;
         }
         Ok(())
     }

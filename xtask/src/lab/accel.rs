@@ -104,5 +104,5 @@ fn prove(kernel: &Kernel, guest: &Path) -> anyhow::Result<()> {
         silence: PATIENCE,
         longest: PATIENCE,
     };
-    vm::run(&machine, |_| {}).map(drop).map_err(Into::into)
+    vm::run(&machine, |_| {}).map(drop)
 }

@@ -39,8 +39,8 @@ pub(crate) fn command(
         kernel: &kernel.image,
         initramfs: &initramfs,
         console: &work.path().join("console"),
-        silence: Duration::from_secs(600),
-        longest: Duration::from_secs(1200),
+        silence: Duration::from_mins(10),
+        longest: Duration::from_mins(20),
     };
     let lines = vm::run(&machine, |_| {})?;
     let mut text = String::new();

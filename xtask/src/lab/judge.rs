@@ -9,8 +9,8 @@ use memguard_lab::{
     scenario::{Kind, Program, Start},
 };
 
-use self::memguard::Said;
 pub(super) use self::memguard::log as memguard_log;
+use self::memguard::{End, Said};
 
 /// What was found out about a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,7 +114,7 @@ impl Run<'_> {
         let within = self.samples.iter().filter(|(t, _)| (from..=to).contains(t));
         let mut points = within.filter_map(|(t, sample)| Some((*t, *sample.progress.get(workload)?)));
         let first = points.next()?;
-        let last = points.last()?;
+        let last = points.next_back()?;
         Some(last.1.saturating_sub(first.1) as f64 / (last.0 - first.0))
     }
 
@@ -209,7 +209,7 @@ impl Run<'_> {
         judgement.expect(any, || "the scenario has no listener in the container in trouble".to_owned());
     }
 
-    /// memory.events between two times: max rises all along, oom and oom_kill stay 0.
+    /// memory.events between two times: max rises all along, oom and `oom_kill` stay 0.
     fn kernel_looks_on(&self, from: f64, to: f64, judgement: &mut Judgement) {
         let figures: Vec<_> = self.figures().filter(|(t, _)| (from..=to).contains(t)).collect();
         let (Some((_, first)), Some((_, last))) = (figures.first(), figures.last()) else { return };
@@ -350,7 +350,7 @@ impl Run<'_> {
         let said = Said::of(self.lines);
         judgement.expect(said.started, || "memguard did not start".to_owned());
         judgement.expect(said.level.as_deref() != Some("files"), || "memguard ran without its tracer".to_owned());
-        judgement.expect(said.ended == Some(Some(0)), || format!("memguard ended with {:?}", said.ended));
+        judgement.expect(said.end == End::Code(0), || format!("memguard ended with {:?}", said.end));
         judgement.expect(said.lost == Some(0), || format!("memguard lost {:?} events", said.lost));
         // From 7.1 on tracepoints can be preempted (kernel commit a46023d5616e), and a program that is entered again on
         // the same CPU is skipped the second time.
@@ -368,7 +368,7 @@ impl Run<'_> {
                 .filter(|(t, _)| (from..=to).contains(t))
                 .filter_map(|(t, sample)| Some((*t, sample.memguard_cpu_s?)));
             let first = points.next()?;
-            let last = points.last()?;
+            let last = points.next_back()?;
             Some((last.1 - first.1) / (last.0 - first.0) * 100.0)
         };
         let last = self.samples.last().map_or(0.0, |(t, _)| *t);

@@ -7,6 +7,7 @@ mod initramfs;
 mod judge;
 pub(crate) mod kernels;
 mod live;
+pub(crate) mod qemu;
 mod run;
 mod story;
 pub(crate) mod vm;
@@ -20,7 +21,6 @@ use crate::{paths, process, setup};
 pub(crate) use command::command;
 pub(crate) use run::{Options, Planned, report, run_all};
 pub(crate) use story::tell as story;
-pub(crate) use vm::program as qemu_program;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -75,7 +75,8 @@ pub(crate) fn run_all(planned: Vec<Planned>, options: &Options) -> anyhow::Resul
     let accel = accel::choose(options.accel, first, &guest)?;
     let lab = Lab { guest, memguard, image, accel, options };
 
-    let cores = options.cores.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get() as u32)).max(1);
+    let machine = || thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1);
+    let cores = options.cores.unwrap_or_else(machine).max(1);
     ui::say(format!("{} runs under {accel}, VMs on {cores} cores together", planned.len()));
     let free = Cores { free: Mutex::new(cores), returned: Condvar::new() };
     let waiting: Mutex<VecDeque<(usize, Planned)>> = Mutex::new(planned.into_iter().enumerate().collect());
@@ -166,7 +167,7 @@ impl Lab<'_> {
             kernel: &kernel.image,
             initramfs: &initramfs,
             console: &work.path().join("console"),
-            silence: Duration::from_secs(120),
+            silence: Duration::from_mins(2),
             // Until the limit is reached the clock of the run does not start, so it may run twice.
             longest: Duration::from_secs(u64::from(time.warm_up_s + 2 * time.run_s) + 300),
         };
@@ -203,7 +204,8 @@ fn tell(outcome: &Outcome) {
     };
     if let Ok((judgement, _)) = &outcome.result {
         for fact in &judgement.facts {
-            text.push_str(&format!("\n        {fact}"));
+            text.push_str("\n        ");
+            text.push_str(fact);
         }
     }
     println!("{text}");

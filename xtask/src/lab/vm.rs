@@ -14,8 +14,8 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use memguard_lab::{Line, Record, scenario::Disk};
 
-use super::accel::Accel;
-use crate::ui;
+use super::{accel::Accel, qemu::Qemu};
+use crate::{process, ui};
 
 /// What to boot.
 pub(crate) struct Machine<'a> {
@@ -33,14 +33,10 @@ pub(crate) struct Machine<'a> {
     pub(crate) longest: Duration,
 }
 
-/// The program that runs guests.
-pub(crate) const fn program() -> &'static str {
-    "qemu-system-x86_64"
-}
-
 impl Machine<'_> {
-    fn command(&self) -> Command {
-        let mut command = Command::new(program());
+    fn command(&self) -> anyhow::Result<Command> {
+        let qemu = Qemu::find()?.context("there is no QEMU: run `cargo xtask setup`")?;
+        let mut command = qemu.command();
         command
             .args(self.accel.qemu_arguments())
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)])
@@ -75,7 +71,7 @@ impl Machine<'_> {
                 Ok(rustix::process::set_parent_process_death_signal(kill)?)
             });
         }
-        command
+        Ok(command)
     }
 }
 
@@ -103,8 +99,8 @@ impl Drop for Running {
 /// Boots it, hands each record on as it comes, and returns all of them. An error unless the guest ran to its end and
 /// said so.
 pub(crate) fn run(machine: &Machine<'_>, mut each: impl FnMut(&Line)) -> anyhow::Result<Vec<Line>> {
-    let mut command = machine.command();
-    let child = command.spawn().with_context(|| format!("can't start {} (`cargo xtask setup`)", program()))?;
+    let mut command = machine.command()?;
+    let child = command.spawn().with_context(|| format!("can't start `{}`", process::shown(&command)))?;
     let mut running = Running(child);
     let (sender, lines) = channel();
     let out = running.0.stdout.take().context("no pipe to the guest")?;
@@ -191,7 +187,7 @@ fn explain(error: &anyhow::Error, console: &Path, said: &str) -> anyhow::Error {
             .any(|word| line.contains(word))
     };
     let lines: Vec<&str> = text.lines().collect();
-    let from = lines.iter().position(|line| telling(&line)).unwrap_or(lines.len().saturating_sub(12));
+    let from = lines.iter().position(telling).unwrap_or(lines.len().saturating_sub(12));
     let tail = lines[from..].iter().take(24).map(|line| format!("  console: {}", line.trim_end())).collect::<Vec<_>>();
     let said = if said.is_empty() { String::new() } else { format!("\n  QEMU: {said}") };
     anyhow::anyhow!("{error:#}{said}\n{}", tail.join("\n"))

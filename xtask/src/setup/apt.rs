@@ -1,6 +1,10 @@
 //! Installing packages on this machine, or saying which.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::{Context as _, bail};
 
@@ -17,11 +21,6 @@ fn is_debian_release(release: &str) -> bool {
         let Some((key, value)) = line.split_once('=') else { return false };
         (key == "ID" || key == "ID_LIKE") && value.trim_matches('"').split_whitespace().any(|id| id == "debian")
     })
-}
-
-/// The package with QEMU for x86-64 guests.
-pub(super) fn qemu() -> String {
-    "qemu-system-x86".to_owned()
 }
 
 /// What a person would type.
@@ -43,11 +42,21 @@ pub(super) fn has(package: &str) -> bool {
     policy.lines().any(|line| line.trim_start().starts_with("Candidate:") && !line.contains("(none)"))
 }
 
-/// Reads the package lists once, if that was never done on this machine.
-pub(super) fn update_if_empty() -> anyhow::Result<()> {
-    let lists = fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
-    let any = lists.filter(|entry| entry.file_name().to_string_lossy().contains("_Packages")).count() > 0;
-    if any || !is_debian() {
+/// Whether this machine's package sources have all of them, by lists that are read anew if the ones here know less:
+/// a machine that was just made often has none, or some as old as its image.
+pub(super) fn find(packages: &[&str]) -> anyhow::Result<bool> {
+    let have_all = || packages.iter().all(|package| has(package));
+    if have_all() || !is_debian() {
+        return Ok(have_all());
+    }
+    update()?;
+    Ok(have_all())
+}
+
+/// Reads the package lists, once in a run of xtask.
+fn update() -> anyhow::Result<()> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
     ui::say("reading package lists (apt-get update)");
@@ -59,7 +68,8 @@ pub(super) fn install(packages: &[String]) -> anyhow::Result<()> {
     if !is_debian() {
         bail!("this is no Debian: {}", remedy(packages));
     }
-    update_if_empty()?;
+    let names: Vec<&str> = packages.iter().map(String::as_str).collect();
+    find(&names)?;
     ui::say(format!("apt-get install {}", packages.join(" ")));
     let install = || -> anyhow::Result<()> {
         let mut command = privileged("apt-get")?;
@@ -72,8 +82,7 @@ pub(super) fn install(packages: &[String]) -> anyhow::Result<()> {
     install().or_else(|_| {
         // Lists that are older than the archive name files that are gone.
         ui::check_interrupt()?;
-        ui::say("that failed; reading package lists anew (apt-get update) and trying again");
-        process::output(privileged("apt-get")?.args(["update", "-q"]))?;
+        update()?;
         install()
     })
 }

@@ -2,6 +2,7 @@
 //! installed. Nothing of this machine's own package management is touched.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -22,7 +23,7 @@ const ARCHITECTURE: &str = "amd64";
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Lists younger than this are taken as they are.
-const FRESH: Duration = Duration::from_secs(24 * 3600);
+const FRESH: Duration = Duration::from_hours(24);
 
 impl Archive {
     /// A view of these suites. `name` keeps its lists apart from those of others.
@@ -41,13 +42,11 @@ impl Archive {
             fs::create_dir_all(&path).with_context(|| format!("can't make {}", path.display()))?;
         }
         let (main, security) = mirrors();
-        let sources: String = suites
-            .iter()
-            .map(|suite| {
-                let mirror = if suite.ends_with("-security") { &security } else { &main };
-                format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n")
-            })
-            .collect();
+        let mut sources = String::new();
+        for suite in suites {
+            let mirror = if suite.ends_with("-security") { &security } else { &main };
+            writeln!(sources, "deb [signed-by={KEYRING}] {mirror} {suite} main")?;
+        }
         fs::write(folder.join("sources.list"), sources)?;
         // An empty status file: no package counts as installed, so a closure is complete.
         fs::write(folder.join("status"), "")?;

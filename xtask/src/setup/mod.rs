@@ -8,7 +8,10 @@ use anyhow::{Context as _, bail};
 
 use self::toolchain::Toolchain;
 use crate::{
-    lab::{image, kernels},
+    lab::{
+        image, kernels,
+        qemu::{self, Qemu},
+    },
     process, ui,
 };
 
@@ -49,12 +52,7 @@ const NEEDS: &[Need] = &[
         check: linker_check,
         install: toolchain::install_linker,
     },
-    Need {
-        name: "QEMU",
-        purpose: "boots the lab's kernels",
-        check: qemu_check,
-        install: || apt::install(&[apt::qemu()]),
-    },
+    Need { name: "QEMU", purpose: "boots the lab's kernels", check: qemu_check, install: qemu::install },
     Need {
         name: "mke2fs",
         purpose: "makes the lab's root disk",
@@ -116,11 +114,11 @@ fn install<'n>(needs: impl Iterator<Item = &'n Need>) -> anyhow::Result<()> {
     for need in needs {
         let context = || format!("setup: {} (it {})", need.name, need.purpose);
         if let State::Missing { remedy } = (need.check)().with_context(context)? {
-            let _step = ui::step(format!("setup: {} is missing", need.name));
+            let _step = ui::step(format!("setup: {}: missing", need.name));
             (need.install)().with_context(|| format!("{}; by hand: {remedy}", context()))?;
             ui::check_interrupt()?;
             if let State::Missing { remedy } = (need.check)().with_context(context)? {
-                bail!("setup: {} was installed and still is missing; by hand: {remedy}", need.name);
+                bail!("setup: {}: installed, and still missing; by hand: {remedy}", need.name);
             }
         }
     }
@@ -136,7 +134,10 @@ fn program_check(program: &str, package: &str) -> State {
 }
 
 fn qemu_check() -> anyhow::Result<State> {
-    Ok(program_check(crate::lab::qemu_program(), &apt::qemu()))
+    Ok(match Qemu::find()? {
+        Some(qemu) => State::Ready(qemu.to_string()),
+        None => State::Missing { remedy: apt::remedy(&[qemu::PACKAGE.to_owned()]) },
+    })
 }
 
 fn linker_check() -> anyhow::Result<State> {

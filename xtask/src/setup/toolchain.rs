@@ -96,9 +96,7 @@ impl Toolchain {
 
     /// Whether a matching bpf-linker is there or can be built.
     fn can_link(&self) -> bool {
-        self.linker().is_some()
-            || LINKER_LLVMS.contains(&self.llvm)
-                && (llvm_config(self.llvm).is_file() || apt::has(&format!("llvm-{}-dev", self.llvm)))
+        self.linker().is_some() || linkable(self.llvm)
     }
 
     /// bpf-linker for this LLVM, if it was built.
@@ -187,45 +185,78 @@ fn debian_packages() -> Option<Vec<String>> {
 /// often is in none, and then no linker could be built for it.
 pub(super) fn install() -> anyhow::Result<()> {
     let choice = choice()?;
-    apt::update_if_empty()?;
     let mut tried = Vec::new();
-    if choice != Some(Kind::Debian) && version(&mut nightly("rustc")).is_some() {
-        ui::say("adding rust-src to the nightly toolchain");
-        match rustup(&["component", "add", "rust-src", "--toolchain", "nightly"]) {
-            Ok(()) if Toolchain::nightly().is_some_and(|toolchain| toolchain.can_link()) => return Ok(()),
-            Ok(()) => tried.push("nightly: no package brings the LLVM that it needs for linking".to_owned()),
-            Err(error) => tried.push(format!("nightly: {error:#}")),
-        }
+    let mut attempt = |name: &str, way: fn() -> anyhow::Result<()>| {
+        let result = way();
         ui::check_interrupt()?;
-    }
-    if choice != Some(Kind::Nightly)
-        && let Some(packages) = debian_packages()
+        Ok::<_, anyhow::Error>(match result {
+            Ok(()) => true,
+            Err(error) => {
+                tried.push(format!("{name}: {error:#}"));
+                false
+            }
+        })
+    };
+    if choice != Some(Kind::Debian)
+        && let Some((_, llvm)) = version(&mut nightly("rustc"))
     {
-        match apt::install(&packages) {
-            Ok(()) if Toolchain::debian().is_some() => return Ok(()),
-            Ok(()) => tried.push(format!("{}: no core for BPF in them", packages.join(" "))),
-            Err(error) => tried.push(format!("{error:#}")),
-        }
-        ui::check_interrupt()?;
-    }
-    if choice != Some(Kind::Debian) {
-        ui::say("fetching a nightly toolchain with rust-src");
-        match rustup(&["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"]) {
-            Ok(()) if Toolchain::nightly().is_some_and(|toolchain| toolchain.can_link()) => return Ok(()),
-            Ok(()) => tried.push("nightly: no package brings the LLVM that it needs for linking".to_owned()),
-            Err(error) => tried.push(format!("nightly: {error:#}")),
+        // rust-src is some 30 MB, so first whether it would be of use.
+        let linkable = linkable(llvm) || apt::find(&[&format!("llvm-{llvm}-dev")])? && linkable(llvm);
+        if linkable && attempt("the nightly toolchain that is here", complete_nightly)? {
+            return Ok(());
         }
     }
-    bail!("no toolchain that compiles for BPF can be had here; tried:\n{}", tried.join("\n"));
+    if choice != Some(Kind::Nightly) && attempt("Debian's packages", install_debian)? {
+        return Ok(());
+    }
+    if choice != Some(Kind::Debian) && attempt("a nightly toolchain", fetch_nightly)? {
+        return Ok(());
+    }
+    bail!("no toolchain that compiles for BPF can be had here; tried:\n  {}", tried.join("\n  "));
+}
+
+fn complete_nightly() -> anyhow::Result<()> {
+    ui::say("adding rust-src to the nightly toolchain");
+    rustup(&["component", "add", "rust-src", "--toolchain", "nightly"])?;
+    usable_nightly()
+}
+
+fn fetch_nightly() -> anyhow::Result<()> {
+    ui::say("fetching a nightly toolchain with rust-src");
+    rustup(&["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"])?;
+    usable_nightly()
+}
+
+fn usable_nightly() -> anyhow::Result<()> {
+    let toolchain = Toolchain::nightly().context("rustup brought no rust-src")?;
+    if !toolchain.can_link() {
+        bail!("no package brings LLVM {}, which its bpf-linker would need", toolchain.llvm);
+    }
+    Ok(())
+}
+
+fn install_debian() -> anyhow::Result<()> {
+    if !apt::find(&RUSTC_WEB)? && !apt::find(&RUSTC_PLAIN)? {
+        bail!("this machine's package sources have neither {} nor {}", RUSTC_WEB.join(" "), RUSTC_PLAIN.join(" "));
+    }
+    let packages = debian_packages().context("the package sources changed meanwhile")?;
+    apt::install(&packages)?;
+    Toolchain::debian().with_context(|| format!("no core for BPF in {}", packages.join(" ")))?;
+    Ok(())
 }
 
 fn rustup(arguments: &[&str]) -> anyhow::Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(300);
+    const PATIENCE: Duration = Duration::from_mins(5);
     process::output_within(clean("rustup").args(arguments), PATIENCE).map(drop)
 }
 
 fn linker_folder(llvm: u32) -> anyhow::Result<PathBuf> {
     Ok(paths::cache()?.join(format!("tools/bpf-linker-{LINKER}-llvm-{llvm}")))
+}
+
+/// Whether a bpf-linker for this LLVM can be built, by the package lists as they are.
+fn linkable(llvm: u32) -> bool {
+    LINKER_LLVMS.contains(&llvm) && (llvm_config(llvm).is_file() || apt::has(&format!("llvm-{llvm}-dev")))
 }
 
 fn llvm_prefix(llvm: u32) -> PathBuf {

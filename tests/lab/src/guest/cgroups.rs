@@ -118,6 +118,6 @@ fn uid(pod: &str) -> String {
 }
 
 fn scope(pod: &str, container: &str) -> String {
-    let id: String = (0..4).map(|part| format!("{:016x}", number(&format!("{pod}/{container}/{part}")))).collect();
-    format!("cri-containerd-{id}.scope")
+    let [a, b, c, d] = [0, 1, 2, 3].map(|part| number(&format!("{pod}/{container}/{part}")));
+    format!("cri-containerd-{a:016x}{b:016x}{c:016x}{d:016x}.scope")
 }

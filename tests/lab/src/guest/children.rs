@@ -33,7 +33,7 @@ pub(super) fn spawn_in(cgroup: &Path, mut command: Command) -> anyhow::Result<Ch
         fs::File::options().write(true).open(&path).with_context(|| format!("can't open {}", path.display()))?;
     // SAFETY: between fork and exec there is nothing but one system call: no allocation, no lock of another thread.
     unsafe { command.pre_exec(move || Ok(rustix::io::write(&procs, b"0").map(drop)?)) };
-    command.spawn().with_context(|| format!("can't start {:?} in {}", command.get_program(), cgroup.display()))
+    command.spawn().with_context(|| format!("can't start {} in {}", command.get_program().display(), cgroup.display()))
 }
 
 /// The command line of a workload and its progress file.

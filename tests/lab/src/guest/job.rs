@@ -91,7 +91,7 @@ pub(super) fn scenario(
         memguard_ended: false,
         outputs: channel(),
     };
-    let outcome = run.to_its_end();
+    let outcome = run.play();
     run.stop_memguard();
     outcome
 }
@@ -141,7 +141,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn to_its_end(&mut self) -> anyhow::Result<()> {
+    fn play(&mut self) -> anyhow::Result<()> {
         self.port.send(Record::Step { what: format!("warming up for {} s", self.scenario.time.warm_up_s) });
         self.start_pauses()?;
         self.start(Start::Beginning)?;

@@ -48,7 +48,7 @@ fn until(seconds: u32) -> Instant {
 
 fn sleep_for_ever() -> ! {
     loop {
-        thread::sleep(Duration::from_secs(3600));
+        thread::sleep(Duration::from_hours(1));
     }
 }
 

@@ -27,7 +27,7 @@ impl Progress {
         Ok(Self(unsafe { AtomicU64::from_ptr(page.cast()) }))
     }
 
-    pub(super) fn add(&self, count: u64) {
+    pub(super) fn add(self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 }

@@ -3,6 +3,16 @@
 use memguard_lab::{Line, Record};
 use serde_json::Value;
 
+/// How its process ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum End {
+    /// It did not, as far as the records go.
+    #[default]
+    Running,
+    Code(i32),
+    Killed,
+}
+
 /// The gist of its log.
 #[derive(Debug, Default)]
 pub(super) struct Said {
@@ -19,8 +29,7 @@ pub(super) struct Said {
     /// Reclaim cycles whose end it did not see.
     pub(super) ends_lost: u64,
     pub(super) errors: Vec<String>,
-    /// Its exit code, once it has ended.
-    pub(super) ended: Option<Option<i32>>,
+    pub(super) end: End,
 }
 
 /// The JSON lines of its log, with their times.
@@ -60,10 +69,12 @@ impl Said {
                 said.errors.push(message);
             }
         }
-        said.ended = lines.iter().find_map(|line| match line.record {
+        if let Some(code) = lines.iter().find_map(|line| match line.record {
             Record::Ended { code, .. } => Some(code),
             _ => None,
-        });
+        }) {
+            said.end = code.map_or(End::Killed, End::Code);
+        }
         said
     }
 }
