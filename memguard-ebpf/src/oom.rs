@@ -15,7 +15,8 @@ use crate::{
     maps::{RING, entry, lose},
 };
 
-/// `mark_victim(struct task_struct *, uid_t)`; up to 6.7 `mark_victim(int pid)` (kernel commit 72ba14deb40a).
+/// `mark_victim(struct task_struct *, uid_t)`; before 6.8, and before later stable releases of 6.1 and 6.6,
+/// `mark_victim(int pid)` (kernel commit 72ba14deb40a).
 ///
 /// With only the pid at hand the event is booked on the cgroup of the task that ran out of memory, which in a memcg
 /// OOM is in the same limit's subtree.

@@ -19,7 +19,7 @@ const MEMBERS: &[(&str, &str, &[&str])] = &[
     // In a union with the writable alias __vm_flags since 6.3 (kernel commit bc292ab00f6c).
     (g::VMA_FLAGS, "vm_area_struct", &["vm_flags"]),
     (g::FOLIO_FLAGS, "folio", &["flags"]),
-    // Renamed in 6.15 (kernel commit 4eeec8c89a0c).
+    // Renamed in 6.15 (kernel commit 4996fc547f5b).
     (g::FOLIO_NR_PAGES, "folio", &["_nr_pages", "_folio_nr_pages"]),
     // css is the first member; its `cgroup` is reached through it.
     (g::MEMCG_CGROUP, "cgroup_subsys_state", &["cgroup"]),
@@ -64,7 +64,8 @@ impl Layout {
             (Some(css), Some(cgroup)) => values.insert(g::MEMCG_CGROUP, css + cgroup),
             _ => values.remove(g::MEMCG_CGROUP),
         };
-        // mark_victim hands over the task, and its uid beside it, since 6.8 (kernel commit 72ba14deb40a). The task is
+        // mark_victim hands over the task, and its uid beside it, since 6.8 (kernel commit
+        // 72ba14deb40a, which later stable releases of 6.1 and 6.6 have too). The task is
         // only of use if its cgroup can be found from it.
         let reachable = [g::TASK_CGROUPS, g::CSS_SET_DFL_CGRP, g::CGROUP_KN, g::KERNFS_ID];
         let has_task = btf.tracepoint("mark_victim").is_some_and(|(_, arguments)| arguments >= 2);

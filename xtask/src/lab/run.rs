@@ -51,6 +51,15 @@ pub(crate) struct Outcome {
     pub(crate) result: anyhow::Result<(Judgement, Vec<Line>)>,
 }
 
+impl Outcome {
+    fn failures(&self) -> Vec<String> {
+        match &self.result {
+            Ok((judgement, _)) => judgement.failures.clone(),
+            Err(error) => vec![format!("{error:#}")],
+        }
+    }
+}
+
 /// What all runs share.
 struct Lab<'a> {
     guest: PathBuf,
@@ -85,13 +94,16 @@ pub(crate) fn run_all(planned: Vec<Planned>, options: &Options) -> anyhow::Resul
         for _ in 0..cores {
             scope.spawn(|| {
                 loop {
-                    let next = lock(&waiting).pop_front();
-                    let Some((index, run)) = next else { return };
-                    if ui::interrupted() {
-                        return;
-                    }
+                    // Whoever is next waits for its cores before anybody else may look for work: a large VM would
+                    // wait for ever while small ones come and go.
+                    let mut queue = lock(&waiting);
+                    let Some((index, run)) = queue.pop_front() else { return };
                     // A VM with more CPUs than the machine has gets all of it.
                     let taken = free.take(run.scenario.vm.cpus.min(cores));
+                    drop(queue);
+                    if ui::interrupted() {
+                        return free.give(taken);
+                    }
                     let kernel = kernels.iter().find(|(line, _)| *line == run.line).map(|(_, kernel)| kernel);
                     if let Some(kernel) = kernel {
                         let outcome = lab.run(&run, kernel);
@@ -202,11 +214,9 @@ fn tell(outcome: &Outcome) {
         Ok((judgement, _)) if judgement.failures.is_empty() => format!("ok      {} ({seconds} s)", outcome.title),
         _ => format!("FAILED  {} ({seconds} s)", outcome.title),
     };
-    if let Ok((judgement, _)) = &outcome.result {
-        for fact in &judgement.facts {
-            text.push_str("\n        ");
-            text.push_str(fact);
-        }
+    for fact in outcome.result.iter().flat_map(|(judgement, _)| &judgement.facts).chain(&outcome.failures()) {
+        text.push_str("\n        ");
+        text.push_str(&fact.replace('\n', "\n          "));
     }
     println!("{text}");
 }
@@ -215,10 +225,7 @@ fn tell(outcome: &Outcome) {
 pub(crate) fn report(outcomes: &[Outcome]) -> anyhow::Result<()> {
     let mut failed = 0;
     for outcome in outcomes {
-        let failures = match &outcome.result {
-            Ok((judgement, _)) => judgement.failures.clone(),
-            Err(error) => vec![format!("{error:#}")],
-        };
+        let failures = outcome.failures();
         if !failures.is_empty() {
             failed += 1;
             eprintln!("FAILED  {}", outcome.title);

@@ -1,6 +1,7 @@
 //! What happened in a run, in a few plain lines: what was seen, when, what was done.
 
 use memguard_lab::{Line, Record, Scenario, record::Sample};
+use serde_json::Value;
 
 use super::judge::memguard_log;
 
@@ -28,7 +29,7 @@ pub(crate) fn tell(scenario: &Scenario, lines: &[Line]) -> String {
             }
             Record::Log { .. } => {
                 for (_, entry) in memguard_log(std::slice::from_ref(line)) {
-                    let message = entry["message"].as_str().unwrap_or_default();
+                    let message = plainly(&entry, container);
                     match entry["kind"].as_str() {
                         Some("verdict") => {
                             if let Some(seen) = hang(&samples, container, at_limit, line.t) {
@@ -42,7 +43,7 @@ pub(crate) fn tell(scenario: &Scenario, lines: &[Line]) -> String {
                     }
                 }
             }
-            Record::Dead { container: name } => {
+            Record::Dead { container: name } if name == container => {
                 let since = |t: Option<f64>| t.map_or(0.0, |t| line.t - t);
                 say(
                     line.t,
@@ -60,6 +61,15 @@ pub(crate) fn tell(scenario: &Scenario, lines: &[Line]) -> String {
         story.push("          memguard saw no livelock".to_owned());
     }
     story.join("\n")
+}
+
+/// An event's sentence with the scenario's own name for the container, and one piece of evidence a line.
+fn plainly(entry: &Value, container: &str) -> String {
+    let mut message = entry["message"].as_str().unwrap_or_default().to_owned();
+    if let Some(path) = entry["cgroup"].as_str().filter(|path| !path.is_empty()) {
+        message = message.replace(path, container);
+    }
+    message.replace("; ", ";\n            ")
 }
 
 /// How the container was doing right before the verdict.
@@ -92,4 +102,20 @@ fn hang(samples: &[(f64, &Sample)], container: &str, at_limit: Option<f64>, verd
         now.oom_kill,
         now.refaults.saturating_sub(was.refaults) as f64 / seconds
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_story_names_the_container_as_the_scenario_does() {
+        let entry =
+            json!({"cgroup": "k.slice/x.scope", "message": "LIVELOCK in k.slice/x.scope: at its limit; no OOM"});
+        assert_eq!(plainly(&entry, "runner/runner"), "LIVELOCK in runner/runner: at its limit;\n            no OOM");
+        assert_eq!(plainly(&json!({"message": "hello"}), "a/b"), "hello");
+        assert_eq!(plainly(&json!({}), "a/b"), "");
+    }
 }

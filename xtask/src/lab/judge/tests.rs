@@ -1,0 +1,221 @@
+//! Runs made up second by second, to see that the judge passes what is right and fails what is wrong.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::*;
+use crate::paths;
+
+const AT_LIMIT: u64 = 33;
+const CONTAINER: &str = "runner/runner";
+
+/// What happens in a made-up run of the scenario `livelock`.
+#[derive(Clone, Copy)]
+struct Made {
+    mode: MemguardMode,
+    until: u64,
+    /// Progress per second of the listener when it is hung.
+    hung_rate: u64,
+    /// The listener works again from here on.
+    recovers_at: Option<u64>,
+    oom_kill_at: Option<u64>,
+    verdict_at: Option<u64>,
+    dead_at: Option<u64>,
+    neighbour_dies: bool,
+    /// What the tracer counts of all that the kernel counts.
+    tracer_percent: u64,
+    lost: u64,
+}
+
+const HANG: Made = Made {
+    mode: MemguardMode::Off,
+    until: 170,
+    hung_rate: 10,
+    recovers_at: None,
+    oom_kill_at: None,
+    verdict_at: None,
+    dead_at: None,
+    neighbour_dies: false,
+    tracer_percent: 100,
+    lost: 0,
+};
+
+const ENDED: Made = Made { mode: MemguardMode::Enforce, until: 90, verdict_at: Some(74), dead_at: Some(75), ..HANG };
+
+const SEEN: Made = Made { mode: MemguardMode::Observe, verdict_at: Some(74), ..HANG };
+
+fn log(entry: &serde_json::Value) -> Record {
+    Record::Log { line: entry.to_string() }
+}
+
+impl Made {
+    fn hung(&self, second: u64) -> bool {
+        second > AT_LIMIT && self.recovers_at.is_none_or(|at| second < at)
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let mut say = |t: u64, record: Record| lines.push(Line { seq: 0, t: t as f64, record });
+        let (mut listener, mut neighbour, mut figures) = (0, 0, Figures::default());
+        let on = self.mode != MemguardMode::Off;
+        if on {
+            say(0, log(&json!({"kind": "started", "plan": {"level": "full"}})));
+        }
+        for second in 1..=self.until {
+            let alive = self.dead_at.is_none_or(|at| second <= at);
+            match second {
+                30 => say(second, Record::Trouble),
+                AT_LIMIT => say(second, Record::AtLimit { container: CONTAINER.to_owned() }),
+                _ => {}
+            }
+            if alive {
+                listener += if self.hung(second) { self.hung_rate } else { 1400 };
+                if self.hung(second) {
+                    figures.max_events += 500;
+                    figures.refaults += 30_000;
+                    figures.steals += 30_000;
+                    figures.major_faults += 900;
+                }
+            }
+            neighbour += if self.neighbour_dies && second > 80 { 0 } else { 90 };
+            if self.oom_kill_at == Some(second) {
+                (figures.oom, figures.oom_kill) = (1, 1);
+            }
+            if self.verdict_at == Some(second) {
+                say(second, log(&json!({"kind": "verdict", "message": "LIVELOCK"})));
+                let outcome = if self.mode == MemguardMode::Enforce { "dead" } else { "dry_run" };
+                say(second, log(&json!({"kind": "action", "outcome": outcome})));
+            }
+            if self.dead_at == Some(second) {
+                say(second, Record::Exited { workload: "listener".to_owned(), code: None, signal: Some(9) });
+                say(second, Record::Dead { container: CONTAINER.to_owned() });
+            }
+            if self.neighbour_dies && second == 80 {
+                say(second, Record::Exited { workload: "neighbour".to_owned(), code: None, signal: Some(9) });
+            }
+            if on && second > AT_LIMIT && second.is_multiple_of(10) {
+                let tracer = |count: u64| count * self.tracer_percent / 100;
+                say(
+                    second,
+                    log(&json!({
+                        "kind": "refaults", "id": 7, "at_s": second,
+                        "kernel": {
+                            "refaults": figures.refaults, "max_events": figures.max_events,
+                            "major_faults": figures.major_faults, "steals": figures.steals,
+                        },
+                        "tracer": {
+                            "refaults": tracer(figures.refaults), "major_faults": tracer(figures.major_faults),
+                            "reclaim": {"cycles": tracer(figures.max_events), "pages": tracer(figures.steals)},
+                        },
+                    })),
+                );
+            }
+            let progress = BTreeMap::from([
+                ("listener".to_owned(), listener),
+                ("neighbour".to_owned(), neighbour),
+                ("sidecar".to_owned(), 90 * second),
+            ]);
+            say(
+                second,
+                Record::Sample(Box::new(Sample {
+                    containers: BTreeMap::from([(CONTAINER.to_owned(), figures)]),
+                    progress,
+                    memguard_cpu_s: on.then_some(0.01 * second as f64),
+                    memguard_resident_kib: on.then_some(6000),
+                })),
+            );
+        }
+        if on {
+            let tracer = json!({
+                "ring_full": self.lost, "cgroups_left_out": 0, "cycles_untimed": 0, "undecodable": 0, "ends_lost": 0,
+            });
+            say(self.until, log(&json!({"kind": "cost", "tracer": tracer})));
+            say(self.until, Record::Ended { code: Some(0), signal: None });
+        }
+        lines
+    }
+
+    fn judged(&self) -> Judgement {
+        let scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+        judge(&scenario, self.mode, &self.lines())
+    }
+
+    fn passes(&self) {
+        let judgement = self.judged();
+        assert!(judgement.failures.is_empty(), "{judgement:#?}");
+    }
+
+    /// It fails, and says this.
+    fn fails(&self, wanted: &str) {
+        let judgement = self.judged();
+        assert!(judgement.failures.iter().any(|failure| failure.contains(wanted)), "no {wanted:?} in {judgement:#?}");
+    }
+}
+
+#[test]
+fn a_hang_of_two_minutes_is_one() {
+    HANG.passes();
+    Made { until: 120, ..HANG }.fails("not 120 s");
+}
+
+#[test]
+fn a_listener_that_works_is_not_hung() {
+    Made { hung_rate: 700, ..HANG }.fails("never fell under a fifth");
+    Made { recovers_at: Some(100), ..HANG }.fails("above a fifth");
+}
+
+#[test]
+fn a_hang_that_the_kernel_ends_is_none() {
+    Made { oom_kill_at: Some(90), ..HANG }.fails("the kernel acted");
+}
+
+#[test]
+fn a_livelock_that_is_ended_in_time_passes() {
+    ENDED.passes();
+    Made { verdict_at: Some(100), dead_at: Some(100), until: 120, ..ENDED }.fails("not within 60 s");
+    Made { verdict_at: None, dead_at: None, ..ENDED }.fails("gave no verdict");
+    Made { dead_at: None, ..ENDED }.fails("was not ended");
+}
+
+#[test]
+fn a_neighbour_that_dies_with_it_is_a_failure() {
+    Made { neighbour_dies: true, ..ENDED }.fails("neighbour was ended");
+    Made { neighbour_dies: true, ..SEEN }.fails("neighbour was ended");
+}
+
+#[test]
+fn lost_records_are_a_failure() {
+    Made { lost: 3, ..ENDED }.fails("lost Some(3)");
+}
+
+#[test]
+fn observing_means_that_nobody_dies() {
+    SEEN.passes();
+    Made { dead_at: Some(75), ..SEEN }.fails("died");
+    Made { verdict_at: None, ..SEEN }.fails("gave no verdict");
+}
+
+#[test]
+fn counts_that_are_apart_are_a_failure() {
+    Made { tracer_percent: 90, ..SEEN }.fails("refaults");
+}
+
+#[test]
+fn a_verdict_on_healthy_work_is_a_false_alarm() {
+    let mut scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+    scenario.kind = Kind::Healthy;
+    let lines = Made { verdict_at: Some(74), ..SEEN }.lines();
+    let judgement = judge(&scenario, MemguardMode::Observe, &lines);
+    assert!(judgement.failures.iter().any(|failure| failure.starts_with("FALSE ALARM")), "{judgement:#?}");
+    let lines = Made { verdict_at: None, ..SEEN }.lines();
+    let judgement = judge(&scenario, MemguardMode::Observe, &lines);
+    assert!(!judgement.failures.iter().any(|failure| failure.starts_with("FALSE ALARM")), "{judgement:#?}");
+}
+
+#[test]
+fn a_run_that_broke_off_proves_nothing() {
+    let scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+    let lines = Made { until: 20, ..HANG }.lines();
+    assert!(judge(&scenario, MemguardMode::Off, &lines).failures[0].contains("before the trouble"));
+}
