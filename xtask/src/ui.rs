@@ -10,14 +10,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on Ctrl-C sets a flag, so that VMs and temporary files are cleared away. A second one ends at once.
+/// From now on Ctrl-C (or a terminal that closes) sets a flag, so that VMs and temporary files are cleared away. A second one ends at once.
 pub(crate) fn catch_interrupts() -> anyhow::Result<()> {
     let flag = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
         // Registered first, so that it sees the flag of an earlier signal only.
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
             .context("can't catch signals")?;

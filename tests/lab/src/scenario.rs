@@ -254,14 +254,12 @@ pub struct Expect {
 /// What is wrong with a scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    #[error("can't read {}: {source}", path.display())]
+    #[error("can't read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Syntax { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{}: {what}", path.display())]
     Nonsense { path: PathBuf, what: String },
-    #[error("there is no scenario {name:?}; there are: {known}")]
-    Unknown { name: String, known: String },
 }
 
 impl Scenario {
@@ -337,6 +335,16 @@ impl Scenario {
             }
             _ => {}
         }
+        let limited = self.pod.iter().flat_map(|pod| pod.container.iter().map(move |container| (pod, container))).any(
+            |(pod, container)| {
+                let set = [pod.memory_max, container.memory_max, container.memory_high];
+                self.expect.container == Some(format!("{}/{}", pod.name, container.name))
+                    && set.into_iter().flatten().any(|size| size.0.is_some())
+            },
+        );
+        if self.kind != Kind::Healthy && !limited {
+            return Err("expect.container: neither it nor its pod has a memory limit that it could reach".to_owned());
+        }
         if self.kind == Kind::Livelock && (self.expect.hang_s.is_none() || self.expect.dead_within_s.is_none()) {
             return Err("expect: a livelock needs hang_s and dead_within_s".to_owned());
         }
@@ -390,7 +398,10 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("example.toml");
         std::fs::write(&path, text).unwrap();
-        let result = Scenario::read(&path).map_err(|error| error.to_string());
+        let result = Scenario::read(&path).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            format!("{error}: {cause}")
+        });
         std::fs::remove_dir_all(&dir).unwrap();
         result
     }
@@ -412,6 +423,7 @@ mod tests {
             ("hot_mib = 48,", "", "hot_mib"),
             ("memory_max", "memory_maximum", "memory_maximum"),
             ("\"512M\"", "\"512 MB\"", "512 MB"),
+            ("\"512M\"", "\"max\"", "memory limit"),
             ("\"512M\"", "\"99999999999G\"", "99999999999G"),
             ("name = \"hog\"", "name = \"listener\"", "two workloads"),
             ("runner/main", "runner/other", "runner/other"),
