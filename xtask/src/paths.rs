@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 /// The repository.
 pub(crate) fn root() -> &'static Path {
@@ -26,6 +26,21 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     }
     let base = named("XDG_CACHE_HOME").or_else(|| named("HOME").map(|home| home.join(".cache")));
     Ok(base.context("neither HOME nor MEMGUARD_CACHE is set: there is no place for a cache")?.join("memguard"))
+}
+
+/// An error, with the remedy, if there is less room than something takes. Asked beforehand, because not every program
+/// that runs into a full disk says so: apt-get waits for ever.
+pub(crate) fn check_room(folder: &Path, needed_mib: u64, what_for: &str) -> anyhow::Result<()> {
+    let stat = rustix::fs::statvfs(folder).with_context(|| format!("can't look at {}", folder.display()))?;
+    let free_mib = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
+    if free_mib < needed_mib {
+        bail!(
+            "{} has {free_mib} MiB free, and {what_for} takes {needed_mib}: make room, or put the cache elsewhere with \
+             MEMGUARD_CACHE",
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 /// What runs of the lab leave, and where they work.

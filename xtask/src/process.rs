@@ -1,9 +1,9 @@
 //! Running other programs.
 
 use std::{
-    io::Read as _,
+    io::Read,
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -31,9 +31,13 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 
 /// Runs a command, and returns what it wrote to standard output; what it says is shown only if it fails.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
-    let Output { status, stdout, stderr } =
-        command.stdin(Stdio::null()).output().with_context(|| format!("can't start `{}`", shown(command)))?;
-    ui::check_interrupt()?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("can't start `{}`", shown(command)))?;
+    let Output { status, stdout, stderr } = to_its_end(child)?;
     if !status.success() {
         let said = String::from_utf8_lossy(&stderr);
         let tail: Vec<&str> = said.lines().rev().take(20).collect();
@@ -41,6 +45,33 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
         bail!("`{}` failed ({status}):\n{}", shown(command), tail.join("\n"));
     }
     Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// What a child wrote and how it ended. It is ended with us: a terminal sends Ctrl-C to both, `kill` only to one.
+fn to_its_end(mut child: Child) -> anyhow::Result<Output> {
+    fn collected(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            if let Some(mut stream) = stream {
+                let _ = stream.read_to_end(&mut bytes);
+            }
+            bytes
+        })
+    }
+    let (stdout, stderr) = (collected(child.stdout.take()), collected(child.stderr.take()));
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if ui::interrupted() {
+            let _ = child.kill();
+            let _ = child.wait();
+            ui::check_interrupt()?;
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    ui::check_interrupt()?;
+    Ok(Output { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
 }
 
 /// The same, but gives up after a while: for commands that may wait for a network that is not there.

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::{
     paths, process,
@@ -77,7 +77,8 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
 fn make(path: &Path) -> anyhow::Result<()> {
     let parent = path.parent().context("the cache has no parent")?;
     fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
-    check_room(parent)?;
+    // The tree and the image of it stand side by side for a moment.
+    paths::check_room(parent, u64::from(BIG_FILE_MIB + IMAGE_MIB) + 512, "making the root disk")?;
     // Images of earlier sources are of no use any more.
     for old in fs::read_dir(parent)?.flatten() {
         if old.path().extension().is_some_and(|extension| extension == "ext4") {
@@ -139,19 +140,4 @@ fn big_file(path: &Path) -> anyhow::Result<()> {
         file.write_all(&page)?;
     }
     file.flush().with_context(|| format!("can't write {}", path.display()))
-}
-
-/// The tree and the image of it stand side by side for a moment.
-fn check_room(folder: &Path) -> anyhow::Result<()> {
-    let stat = rustix::fs::statvfs(folder).with_context(|| format!("can't look at {}", folder.display()))?;
-    let free_mib = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
-    let needed_mib = u64::from(BIG_FILE_MIB + IMAGE_MIB) + 512;
-    if free_mib < needed_mib {
-        bail!(
-            "{} has {free_mib} MiB free, and making the root disk takes {needed_mib}: make room, or put the cache elsewhere \
-             with MEMGUARD_CACHE",
-            folder.display()
-        );
-    }
-    Ok(())
 }

@@ -22,6 +22,8 @@ pub(crate) struct Archive {
 const ARCHITECTURE: &str = "amd64";
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Lists of several suites, and the largest set of packages that is fetched, packed and unpacked.
+const ROOM_MIB: u64 = 1536;
 /// Lists younger than this are taken as they are.
 const FRESH: Duration = Duration::from_hours(24);
 
@@ -41,6 +43,7 @@ impl Archive {
             let path = folder.join(below);
             fs::create_dir_all(&path).with_context(|| format!("can't make {}", path.display()))?;
         }
+        paths::check_room(&folder, ROOM_MIB, "fetching packages")?;
         let (main, security) = mirrors();
         let mut sources = String::new();
         for suite in suites {
