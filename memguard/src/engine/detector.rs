@@ -277,7 +277,7 @@ mod tests {
                     memory.some = Duration::from_millis(100 * second);
                 }
                 // Still thrashing text would stand in for PSI.
-                s.memory.file = 60 * MIB;
+                s.memory.file = 100 * MIB;
             }),
         ];
         for (name, change) in changes {

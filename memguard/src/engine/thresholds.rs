@@ -58,7 +58,8 @@ pub struct Thresholds {
     pub text_thrash_unreclaimable: f64,
     /// ... refaults for each page freed (about 1) ...
     pub text_thrash_refault_share: f64,
-    /// ... turnover per second (0.9 to 37) ...
+    /// ... turnover per second (0.27 in a hang on a slow disk, whose PSI memory some swings around 15 %; else 0.5 to 37;
+    /// overcommit that works with as much anonymous memory: 0.03 to 0.05) ...
     pub text_thrash_turnover_per_s: f64,
     /// ... and major faults on text per second (65 to 660; slow but working programs with as much anonymous memory: up
     /// to 8).
@@ -77,7 +78,7 @@ impl Default for Thresholds {
             any_some: 0.50,
             text_thrash_unreclaimable: 0.90,
             text_thrash_refault_share: 0.8,
-            text_thrash_turnover_per_s: 0.5,
+            text_thrash_turnover_per_s: 0.15,
             text_thrash_faults_per_s: 20.0,
         }
     }
