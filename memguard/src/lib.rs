@@ -11,4 +11,5 @@ pub mod kernel;
 pub mod protect;
 pub mod respond;
 pub mod telemetry;
+pub mod trace;
 pub mod tracer;

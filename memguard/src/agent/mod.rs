@@ -27,6 +27,7 @@ use crate::{
     protect,
     respond::{Actions, Mode, Policy},
     telemetry::{Cost, Event, StateChange, Summary, emit},
+    trace::Recorder,
     tracer::{Ring, Tracer},
 };
 
@@ -80,6 +81,7 @@ pub struct Agent<A> {
     /// memguard's own cgroup and all above it.
     own: Vec<u64>,
     tracer: Option<Tracer>,
+    recorder: Option<Recorder>,
     coverage: Option<Coverage>,
     level: Level,
     activity: Activity,
@@ -125,6 +127,7 @@ impl<A: Actions> Agent<A> {
             actions,
             tree,
             tracer,
+            recorder: None,
             activity: Activity::default(),
             poller: Poller::default(),
             units: HashMap::new(),
@@ -136,6 +139,12 @@ impl<A: Actions> Agent<A> {
             wake_ups: 0,
             turned_away: 0,
         }
+    }
+
+    /// Has all that the engine sees written down.
+    #[must_use]
+    pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..self }
     }
 
     /// Runs until SIGINT, SIGTERM or the configured time.
@@ -188,6 +197,9 @@ impl<A: Actions> Agent<A> {
             if let Some(report) = unit.report(self.engine.state(UnitId(unit.name.id))) {
                 emit(&Event::Refaults(Box::new(report)));
             }
+        }
+        if let Some(Err(error)) = self.recorder.take().map(Recorder::finish) {
+            tracing::error!(%error, "the recording is not complete");
         }
         emit(&Event::Cost(Box::new(self.cost(ring.as_ref()))));
         emit(&Event::Summary(Box::new(self.summary.clone())));
@@ -251,7 +263,11 @@ impl<A: Actions> Agent<A> {
             });
             match unit.sample(now, tracer.as_ref()) {
                 Ok(sample) => {
+                    let recorded = self.recorder.is_some().then(|| sample.clone());
                     let observation = self.engine.observe(id, sample);
+                    if let (Some(recorder), Some(sample)) = (&mut self.recorder, recorded) {
+                        recorder.sample(id, sample, &observation);
+                    }
                     self.observed(id, now, observation);
                 }
                 Err(error) if error.is_gone() => {
@@ -303,6 +319,9 @@ impl<A: Actions> Agent<A> {
         match Unit::open(self.tree.root(), path, now) {
             Ok(unit) => {
                 self.summary.under_reclaim += 1;
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.watch(id, &unit.name.cgroup);
+                }
                 self.units.insert(id, unit);
             }
             Err(error) if error.is_gone() => tracing::debug!(%error, "not watched"),
@@ -312,6 +331,9 @@ impl<A: Actions> Agent<A> {
 
     fn let_go(&mut self, id: UnitId) {
         self.engine.forget(id);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.forget(id);
+        }
         self.units.remove(&id);
         self.activity.forget_unit(id);
     }

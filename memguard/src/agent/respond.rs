@@ -94,6 +94,9 @@ impl<A: Actions> Agent<A> {
         // In observe mode nothing changes, so one verdict for one livelock is enough.
         if self.config.mode == Mode::Enforce {
             self.engine.acted(id, verdict.at);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.acted(id, verdict.at);
+            }
         }
         emit(&Event::Verdict(Box::new(VerdictEvent {
             incident: incident.clone(),

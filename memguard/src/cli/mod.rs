@@ -1,6 +1,7 @@
 //! The command line.
 
 mod doctor;
+mod replay;
 mod run;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Watch the cgroups of this machine.
     Run(run::Args),
+    /// Run the engine over recordings made with `memguard run --record`, and tell what it makes of them.
+    Replay(replay::Args),
     /// Tell what this machine offers, what memguard makes of it, and what is lost.
     Doctor(doctor::Args),
 }
@@ -35,6 +38,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
     result.unwrap_or_else(|error| {

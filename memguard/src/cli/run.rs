@@ -1,6 +1,10 @@
 //! `memguard run`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, bail};
 use glob::Pattern;
@@ -13,6 +17,7 @@ use crate::{
     protect,
     respond::{Actions, DryRun, KernelActions, Mode, Policy},
     telemetry::{Event, LogFormat, Started, emit, init, shown},
+    trace::{Recorder, Start, Writer},
     tracer::{self, Limits, Ring, Tracer, embedded_object},
 };
 
@@ -43,6 +48,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     protect: Vec<Pattern>,
 
+    /// Write down all that the engine sees, for `memguard replay`; a recording that is there is continued.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+
     /// End after so many seconds, with a summary.
     #[arg(long, value_name = "SECONDS", value_parser = seconds_between(1, 31_536_000))]
     duration: Option<Duration>,
@@ -65,7 +74,7 @@ pub(super) struct Args {
     bpf_stats: bool,
 }
 
-fn seconds_between(least: u32, most: u32) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+pub(super) fn seconds_between(least: u32, most: u32) -> impl Fn(&str) -> Result<Duration, String> + Clone {
     move |text| {
         let seconds: u32 = text.parse().map_err(|_| "expected a whole number of seconds".to_owned())?;
         if (least..=most).contains(&seconds) {
@@ -113,7 +122,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     emit(&Event::Started(Box::new(Started {
         version: env!("CARGO_PKG_VERSION"),
         mode: args.mode,
-        root: facts.root,
+        root: facts.root.clone(),
         plan: plan.clone(),
         attached_after_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         memory_locked,
@@ -141,13 +150,33 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         duration: args.duration,
         ..Config::default()
     };
+    let recorder = match &args.record {
+        Some(path) => Some(recorder(path, &facts.kernel.release, &plan, &config.engine)?),
+        None => None,
+    };
     let own = own.as_deref();
     let summary = match args.mode {
-        Mode::Enforce => runtime.block_on(watch(config, KernelActions, &root, own, &plan, tracer)),
-        Mode::Observe => runtime.block_on(watch(config, DryRun, &root, own, &plan, tracer)),
+        Mode::Enforce => runtime.block_on(watch(config, KernelActions, &root, own, &plan, tracer, recorder)),
+        Mode::Observe => runtime.block_on(watch(config, DryRun, &root, own, &plan, tracer, recorder)),
     };
     summary.context("can't listen for signals")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Begins or continues a recording.
+fn recorder(path: &std::path::Path, kernel: &str, plan: &Plan, settings: &Settings) -> anyhow::Result<Recorder> {
+    let (writer, damage) = Writer::append(path)?;
+    if let Some(damage) = damage {
+        tracing::warn!("{} was {damage}; it goes on from there", path.display());
+    }
+    let start = Start {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: kernel.to_owned(),
+        signals_from: plan.level.to_string(),
+        unix_time_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+        settings: settings.clone(),
+    };
+    Recorder::new(writer, start).with_context(|| format!("can't record to {}", path.display()))
 }
 
 async fn watch<A: Actions>(
@@ -156,10 +185,11 @@ async fn watch<A: Actions>(
     root: &CgroupRoot,
     own: Option<&std::path::Path>,
     plan: &Plan,
-    tracer: Option<(Tracer, Ring)>,
+    tracer: Attached,
+    recorder: Option<Recorder>,
 ) -> std::io::Result<()> {
     let (tracer, ring) = tracer.unzip();
-    Agent::new(config, actions, root, own, plan, tracer).run(ring).await?;
+    Agent::new(config, actions, root, own, plan, tracer).recorded_by(recorder).run(ring).await?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! give the same verdicts, bit for bit, live or replayed.
 
 mod detector;
+pub(crate) mod ns;
 mod rule;
 mod sample;
 mod signals;
@@ -17,7 +18,7 @@ pub use signals::Signals;
 pub use thresholds::{Settings, Thresholds};
 
 /// Names a watched cgroup: its id in cgroup v2, the inode number of its folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct UnitId(pub u64);
 

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// One look at one cgroup that owns a memory limit. Counts are cumulative.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// `CLOCK_MONOTONIC`.
+    #[serde(with = "super::ns")]
     pub at: Duration,
     pub memory: Memory,
     pub pressure: Pressure,
@@ -14,7 +17,7 @@ pub struct Sample {
 }
 
 /// From memory.current, memory.max, memory.stat and memory.events (Documentation/admin-guide/cgroup-v2.rst).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Bytes.
     pub current: u64,
@@ -45,23 +48,25 @@ pub struct Memory {
 }
 
 /// Cumulative stall time of a resource from its PSI file (Documentation/accounting/psi.rst).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stall {
     /// At least one task waited.
+    #[serde(with = "super::ns")]
     pub some: Duration,
     /// All non-idle tasks waited.
+    #[serde(with = "super::ns")]
     pub full: Duration,
 }
 
 /// PSI of the cgroup; `None` where the kernel does not offer it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pressure {
     pub memory: Option<Stall>,
     pub io: Option<Stall>,
 }
 
 /// What the tracer counted. A member is `None` when no hook that gives it is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TracerSample {
     pub reclaim: Option<ReclaimSample>,
     /// File faults.
@@ -76,7 +81,7 @@ pub struct TracerSample {
 }
 
 /// Memcg reclaim cycles, as the tracer counted them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReclaimSample {
     pub cycles: u64,
     /// Cycles that freed nothing.

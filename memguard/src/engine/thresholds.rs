@@ -5,16 +5,21 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// How the engine watches a cgroup.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Length of the sliding window over which signals are computed. Shorter ones flap on bursts.
+    #[serde(with = "super::ns")]
     pub window: Duration,
     /// For how long the rule has to hold, on windows one after another, before it is a livelock.
+    #[serde(with = "super::ns")]
     pub hold: Duration,
     /// So many evaluations in a row may fail before a suspicion is dropped; time in them does not count as held.
     pub grace_ticks: u32,
     /// After an action on a cgroup nothing is decided about it for this long.
+    #[serde(with = "super::ns")]
     pub post_action_delay: Duration,
     /// Size of a page in bytes.
     pub page_size: u64,
@@ -35,7 +40,7 @@ impl Default for Settings {
 }
 
 /// What each term of the rule asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Thresholds {
     /// Mean memory.current, as a share of memory.max. A livelock sits at its limit all the time.
     pub at_limit: f64,
