@@ -16,7 +16,7 @@ pub struct Settings {
     /// For how long the rule has to hold, on windows one after another, before it is a livelock.
     #[serde(with = "super::ns")]
     pub hold: Duration,
-    /// So many evaluations in a row may fail before a suspicion is dropped; time in them does not count as held.
+    /// So many evaluations in a row that fail end a suspicion; time in fewer does not count as held.
     pub grace_ticks: u32,
     /// After an action on a cgroup nothing is decided about it for this long.
     #[serde(with = "super::ns")]
