@@ -234,7 +234,7 @@ pub(crate) fn report(outcomes: &[Outcome]) -> anyhow::Result<()> {
             }
         }
     }
-    println!("{} of {} runs came out as expected", outcomes.len() - failed, outcomes.len());
+    println!("lab: {} passed, {failed} failed", outcomes.len() - failed);
     if failed > 0 {
         bail!("{failed} of {} runs did not come out as expected", outcomes.len());
     }
