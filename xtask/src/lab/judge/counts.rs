@@ -11,6 +11,8 @@
 //!   not wait for reclaim at all (no cycle), while writes to memory.max and memory.high reclaim without it.
 //! - Major faults: `filemap_fault()` raises `PGMAJFAULT` itself, in the same place as it decides on `VM_FAULT_MAJOR`;
 //!   swap-ins and shmem raise it elsewhere, and there are none in the lab.
+//! - Pages freed: khugepaged, which takes huge pages for a cgroup, reclaims for it in a kernel thread. The hook books those
+//!   cycles on the root, the kernel their pages on the cgroup: few cycles of several hundred pages each.
 
 use serde_json::Value;
 
@@ -28,7 +30,7 @@ const PAIRS: &[Pair] = &[
     Pair { name: "refaults", tracer: &["refaults"], kernel: "refaults", tolerance: 0.02 },
     Pair { name: "cycles and events.max", tracer: &["reclaim", "cycles"], kernel: "max_events", tolerance: 0.05 },
     Pair { name: "major faults", tracer: &["major_faults"], kernel: "major_faults", tolerance: 0.02 },
-    Pair { name: "pages freed and pgsteal", tracer: &["reclaim", "pages"], kernel: "steals", tolerance: 0.05 },
+    Pair { name: "pages freed and pgsteal", tracer: &["reclaim", "pages"], kernel: "steals", tolerance: 0.10 },
 ];
 
 pub(super) fn compare(run: &Run<'_>, judgement: &mut Judgement) {
