@@ -3,7 +3,7 @@
 use std::{
     io::Read,
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -31,13 +31,39 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 
 /// Runs a command, and returns what it wrote to standard output; what it says is shown only if it fails.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
-    let child = command
+    output_until(command, None)
+}
+
+/// The same, but gives up after a while: for commands that may wait for a network that is not there.
+pub(crate) fn output_within(command: &mut Command, patience: Duration) -> anyhow::Result<String> {
+    output_until(command, Some(patience))
+}
+
+fn output_until(command: &mut Command, patience: Option<Duration>) -> anyhow::Result<String> {
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("can't start `{}`", shown(command)))?;
-    let Output { status, stdout, stderr } = to_its_end(child)?;
+    let (stdout, stderr) = (collected(child.stdout.take()), collected(child.stderr.take()));
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        // It ends with us: a terminal sends Ctrl-C to both, `kill` only to one.
+        let late = patience.filter(|patience| began.elapsed() >= *patience);
+        if ui::interrupted() || late.is_some() {
+            let _ = child.kill();
+            let _ = child.wait();
+            ui::check_interrupt()?;
+            bail!("`{}` did not end within {} s", shown(command), late.unwrap_or_default().as_secs());
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    ui::check_interrupt()?;
+    let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
     if !status.success() {
         let said = String::from_utf8_lossy(&stderr);
         let tail: Vec<&str> = said.lines().rev().take(20).collect();
@@ -47,62 +73,15 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// What a child wrote and how it ended. It is ended with us: a terminal sends Ctrl-C to both, `kill` only to one.
-fn to_its_end(mut child: Child) -> anyhow::Result<Output> {
-    fn collected(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
-        thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(mut stream) = stream {
-                let _ = stream.read_to_end(&mut bytes);
-            }
-            bytes
-        })
-    }
-    let (stdout, stderr) = (collected(child.stdout.take()), collected(child.stderr.take()));
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
+/// Reads a pipe beside us, so that a child that writes much to both of its pipes is not held up.
+fn collected(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            let _ = stream.read_to_end(&mut bytes);
         }
-        if ui::interrupted() {
-            let _ = child.kill();
-            let _ = child.wait();
-            ui::check_interrupt()?;
-        }
-        thread::sleep(Duration::from_millis(10));
-    };
-    ui::check_interrupt()?;
-    Ok(Output { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
-}
-
-/// The same, but gives up after a while: for commands that may wait for a network that is not there.
-pub(crate) fn output_within(command: &mut Command, patience: Duration) -> anyhow::Result<String> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("can't start `{}`", shown(command)))?;
-    let deadline = Instant::now() + patience;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if Instant::now() >= deadline || ui::interrupted() {
-            let _ = child.kill();
-            let _ = child.wait();
-            ui::check_interrupt()?;
-            bail!("`{}` did not end within {} s", shown(command), patience.as_secs());
-        }
-        thread::sleep(Duration::from_millis(50));
-    };
-    let mut text = String::new();
-    if let Some(mut out) = child.stdout.take() {
-        out.read_to_string(&mut text)?;
-    }
-    if !status.success() {
-        bail!("`{}` failed ({status})", shown(command));
-    }
-    Ok(text)
+        bytes
+    })
 }
 
 /// Where a program is, if it can be run.

@@ -198,42 +198,11 @@ impl Watched {
 mod tests {
     use super::*;
     use crate::engine::{
-        Memory, Pressure, Stall,
-        sample::{ReclaimSample, TracerSample},
+        Pressure,
+        fixture::{MIB, hang},
     };
 
     const UNIT: UnitId = UnitId(7);
-    const MIB: u64 = 1 << 20;
-
-    /// The lab's permanent hang: 512 MiB, 480 of them anonymous, 140 faults/s on text, every freed page back at once.
-    fn hang(second: u64) -> Sample {
-        Sample {
-            at: Duration::from_secs(1000 + second),
-            memory: Memory {
-                current: 511 * MIB,
-                max: Some(512 * MIB),
-                anon: 480 * MIB,
-                file: 24 * MIB,
-                steals: 3300 * second,
-                refaults: 3290 * second,
-                major_faults: 140 * second,
-                max_events: 69 * second,
-                ..Memory::default()
-            },
-            pressure: Pressure {
-                memory: Some(Stall {
-                    some: Duration::from_millis(750 * second),
-                    full: Duration::from_millis(510 * second),
-                }),
-                io: Some(Stall { some: Duration::from_millis(180 * second), full: Duration::ZERO }),
-            },
-            tracer: Some(TracerSample {
-                reclaim: Some(ReclaimSample { cycles: 69 * second, ..ReclaimSample::default() }),
-                text_faults: Some(138 * second),
-                ..TracerSample::default()
-            }),
-        }
-    }
 
     fn run(samples: impl Iterator<Item = Sample>) -> (Engine, Vec<Observation>) {
         let mut engine = Engine::new(Settings::default());

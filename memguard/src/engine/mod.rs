@@ -4,6 +4,8 @@
 //! give the same verdicts, bit for bit, live or replayed.
 
 mod detector;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod ns;
 mod rule;
 mod sample;

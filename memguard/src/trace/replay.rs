@@ -108,31 +108,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{Memory, Pressure, Sample, Stall, TracerSample},
+        engine::fixture::hang,
         trace::{self, Recorder, Writer},
     };
 
     const UNIT: UnitId = UnitId(9);
-    const MIB: u64 = 1 << 20;
-
-    fn hang(second: u64) -> Sample {
-        let stall = |share: u64| Some(Stall { some: Duration::from_millis(share * second), full: Duration::ZERO });
-        Sample {
-            at: Duration::from_millis(7_000_000 + 1003 * second),
-            memory: Memory {
-                current: 511 * MIB,
-                max: Some(512 * MIB),
-                anon: 480 * MIB,
-                file: 24 * MIB,
-                steals: 3300 * second,
-                refaults: 3290 * second,
-                max_events: 69 * second,
-                ..Memory::default()
-            },
-            pressure: Pressure { memory: stall(750), io: stall(180) },
-            tracer: Some(TracerSample { text_faults: Some(138 * second), ..TracerSample::default() }),
-        }
-    }
 
     /// Through the recorder and the file, as the agent does it.
     fn recorded() -> trace::Recording {
