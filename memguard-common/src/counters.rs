@@ -3,6 +3,17 @@
 /// Number of buckets of the cycle time histogram.
 pub const CYCLE_BUCKETS: usize = 24;
 
+/// Number of buckets of [`Counters::text_returns`].
+pub const RETURN_BUCKETS: usize = 4;
+
+/// Upper ends of the buckets of [`Counters::text_returns`], in ns.
+pub const RETURN_BOUNDS_NS: [u64; RETURN_BUCKETS] = [250_000_000, 2_000_000_000, 8_000_000_000, 32_000_000_000];
+
+/// Pages of a piece of program text that is remembered as one, as a power of two. A major fault reads around itself
+/// (`do_sync_mmap_readahead()`), 128 KiB by default, so the next fault for the same text is often on another page of the
+/// same piece.
+pub const TEXT_PIECE_SHIFT: u32 = 5;
+
 /// Cumulative counters of one cgroup, keyed by the id of the cgroup that the acting task is in.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +40,15 @@ pub struct Counters {
     pub refaults: u64,
     /// OOM victims picked by the kernel.
     pub oom_victims: u64,
+    /// Time that tasks spent without progress for want of memory, summed over tasks, in ns: reclaim, waiting for pages
+    /// that were evicted a moment ago, throttling at memory.high (`psi_memstall_enter()` to `psi_memstall_leave()`). The
+    /// kernel calls these whether PSI is switched on or not.
+    pub stall_ns: u64,
+    /// Wall time in ns during which at least one task was so stalled.
+    pub stall_wall_ns: u64,
+    /// Major faults on program text whose piece of [`TEXT_PIECE_SHIFT`] had its last one at most
+    /// [`RETURN_BOUNDS_NS`] ago: text that was thrown out and is wanted again. Those of new text are in none.
+    pub text_returns: [u64; RETURN_BUCKETS],
     /// Cycles by duration, see [`cycle_bucket`].
     pub cycle_ns_log2: [u64; CYCLE_BUCKETS],
 }
@@ -48,6 +68,9 @@ impl Counters {
             exec_major_faults,
             refaults,
             oom_victims,
+            stall_ns,
+            stall_wall_ns,
+            text_returns,
             cycle_ns_log2,
         } = other;
         self.cycles = self.cycles.wrapping_add(*cycles);
@@ -61,6 +84,11 @@ impl Counters {
         self.exec_major_faults = self.exec_major_faults.wrapping_add(*exec_major_faults);
         self.refaults = self.refaults.wrapping_add(*refaults);
         self.oom_victims = self.oom_victims.wrapping_add(*oom_victims);
+        self.stall_ns = self.stall_ns.wrapping_add(*stall_ns);
+        self.stall_wall_ns = self.stall_wall_ns.wrapping_add(*stall_wall_ns);
+        for (sum, value) in self.text_returns.iter_mut().zip(text_returns) {
+            *sum = sum.wrapping_add(*value);
+        }
         for (sum, value) in self.cycle_ns_log2.iter_mut().zip(cycle_ns_log2) {
             *sum = sum.wrapping_add(*value);
         }
@@ -122,6 +150,10 @@ pub struct CgroupEntry {
     pub tasks_in_reclaim: u64,
     /// `CLOCK_MONOTONIC` ns up to which [`Counters::reclaim_wall_ns`] is accounted.
     pub wall_accounted_ns: u64,
+    /// Tasks stalled right now, see [`Counters::stall_ns`].
+    pub tasks_stalled: u64,
+    /// `CLOCK_MONOTONIC` ns up to which [`Counters::stall_wall_ns`] is accounted.
+    pub stall_accounted_ns: u64,
     /// `CLOCK_MONOTONIC` ns of the latest snapshot sent to the ring.
     pub snapshot_sent_ns: u64,
 }
@@ -136,6 +168,58 @@ pub struct CycleStart {
     pub cgroup_id: u64,
 }
 
+/// The beginning of a stall, kept by thread until it ends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StallStart {
+    /// `CLOCK_MONOTONIC` ns.
+    pub at_ns: u64,
+    /// The cgroup that the task was in.
+    pub cgroup_id: u64,
+    /// Stalls within stalls: reclaim in a task that already waits. Only the outermost is timed.
+    pub depth: u64,
+}
+
+/// When a piece of program text had its last major fault. The slot is shared by all pieces that hash to it, the latest
+/// wins: some returns are missed, none is made up but by a collision of 64 bits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextPiece {
+    /// Hash of file, piece and cgroup, see [`text_piece_key`]; 0 for nobody's.
+    pub key: u64,
+    /// `CLOCK_MONOTONIC` ns.
+    pub at_ns: u64,
+}
+
+/// The key of the piece of text that page `index` of a file is in.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
+pub const fn text_piece_key(device: u32, inode: u64, index: u64, cgroup_id: u64) -> u64 {
+    let file = inode ^ (device as u64) << 40;
+    let piece = file ^ (index >> TEXT_PIECE_SHIFT).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let key = (piece ^ cgroup_id.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    key ^ (key >> 32)
+}
+
+/// The bucket of [`Counters::text_returns`] for a piece that comes back after `ns`, if it counts as coming back.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
+pub const fn return_bucket(ns: u64) -> Option<usize> {
+    if ns < RETURN_BOUNDS_NS[0] {
+        Some(0)
+    } else if ns < RETURN_BOUNDS_NS[1] {
+        Some(1)
+    } else if ns < RETURN_BOUNDS_NS[2] {
+        Some(2)
+    } else if ns < RETURN_BOUNDS_NS[3] {
+        Some(3)
+    } else {
+        None
+    }
+}
+
 /// What the hooks could not count or hand over. All zero on a healthy node.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,13 +232,17 @@ pub struct Losses {
     pub cycles_untimed: u64,
     /// Cycles that were begun and whose end was never seen.
     pub ends_lost: u64,
+    /// Stalls whose begin found no place in the map: not timed.
+    pub stalls_untimed: u64,
 }
 
 const _: () = {
-    assert!(size_of::<Counters>() == 8 * (11 + CYCLE_BUCKETS));
-    assert!(size_of::<CgroupEntry>() == size_of::<Counters>() + 40);
+    assert!(size_of::<Counters>() == 8 * (13 + RETURN_BUCKETS + CYCLE_BUCKETS));
+    assert!(size_of::<CgroupEntry>() == size_of::<Counters>() + 56);
     assert!(size_of::<CycleStart>() == 16);
-    assert!(size_of::<Losses>() == 32);
+    assert!(size_of::<StallStart>() == 24);
+    assert!(size_of::<TextPiece>() == 16);
+    assert!(size_of::<Losses>() == 40);
 };
 
 #[cfg(test)]
@@ -171,5 +259,33 @@ mod tests {
             assert_eq!(cycle_bucket(floor - 1), bucket - 1, "just below {bucket}");
         }
         assert_eq!(cycle_bucket(u64::MAX), CYCLE_BUCKETS - 1);
+    }
+
+    #[test]
+    fn returns_are_bucketed_by_their_bounds() {
+        assert_eq!(return_bucket(0), Some(0));
+        for (bucket, bound) in RETURN_BOUNDS_NS.into_iter().enumerate() {
+            assert_eq!(return_bucket(bound - 1), Some(bucket));
+            assert_eq!(return_bucket(bound), (bucket + 1 < RETURN_BUCKETS).then_some(bucket + 1));
+        }
+    }
+
+    #[test]
+    fn a_piece_of_text_is_one_and_no_other() {
+        let key = text_piece_key(8, 1234, 64, 7);
+        assert_eq!(key, text_piece_key(8, 1234, 95, 7), "pages 64 to 95 are one piece");
+        for other in [
+            text_piece_key(8, 1234, 96, 7),
+            text_piece_key(8, 1234, 63, 7),
+            text_piece_key(8, 1235, 64, 7),
+            text_piece_key(8, 1234, 64, 8),
+            text_piece_key(9, 1234, 64, 7),
+        ] {
+            assert_ne!(key, other);
+        }
+        // Pieces of one file spread over the table.
+        let slots: std::collections::BTreeSet<u64> =
+            (0..512).map(|piece| text_piece_key(8, 1234, piece << TEXT_PIECE_SHIFT, 7) & 0x7fff).collect();
+        assert!(slots.len() > 480, "{}", slots.len());
     }
 }

@@ -22,6 +22,18 @@ globals! {
     VM_FAULT_VMA,
     /// Offset of `flags` in `struct vm_fault`.
     VM_FAULT_FLAGS,
+    /// Offset of `pgoff` in `struct vm_fault`.
+    VM_FAULT_PGOFF,
+    /// Offset of `vm_file` in `struct vm_area_struct`.
+    VMA_FILE,
+    /// Offset of `f_inode` in `struct file`.
+    FILE_INODE,
+    /// Offset of `i_ino` in `struct inode`.
+    INODE_NUMBER,
+    /// Offset of `i_sb` in `struct inode`.
+    INODE_SB,
+    /// Offset of `s_dev` in `struct super_block`.
+    SB_DEV,
     /// Offset of `vm_flags` in `struct vm_area_struct`.
     VMA_FLAGS,
     /// Value of `VM_FAULT_MAJOR`.

@@ -9,7 +9,7 @@ pub mod counters;
 pub mod globals;
 pub mod record;
 
-pub use counters::{CYCLE_BUCKETS, Counters, Losses, cycle_bucket, cycle_bucket_floor_ns};
+pub use counters::{CYCLE_BUCKETS, Counters, Losses, RETURN_BUCKETS, cycle_bucket, cycle_bucket_floor_ns};
 pub use record::{Kind, Record, RecordHeader};
 
 /// Names of the maps in the eBPF object, as user space looks them up.
@@ -18,6 +18,10 @@ pub mod maps {
     pub const CGROUPS: &str = "CGROUPS";
     /// Hash: thread id (`u32`) to [`CycleStart`](crate::counters::CycleStart), one entry for each task in reclaim.
     pub const CYCLE_STARTS: &str = "CYCLE_STARTS";
+    /// Hash: thread id (`u32`) to [`StallStart`](crate::counters::StallStart), one entry for each stalled task.
+    pub const STALL_STARTS: &str = "STALL_STARTS";
+    /// Array of [`TextPiece`](crate::counters::TextPiece), used as a hash table without chains.
+    pub const TEXT_PIECES: &str = "TEXT_PIECES";
     /// Ring buffer of [`Record`](crate::record::Record)s.
     pub const RING: &str = "RING";
     /// Array of one [`Losses`](crate::counters::Losses).
@@ -26,7 +30,7 @@ pub mod maps {
     pub const LAST_WAKE: &str = "LAST_WAKE";
 
     /// Slots of the table of cgroups, a power of two, unless the loader says otherwise. They are preallocated, so that a
-    /// hook never allocates while memory is short: 8192 take 2.6 MiB of kernel memory.
+    /// hook never allocates while memory is short: 8192 take 3.1 MiB of kernel memory.
     pub const DEFAULT_SLOTS: u32 = 8192;
     /// A cgroup's slot is its home or one of the next ones, so many in all. Ids that the kernel counts up fill the
     /// table without a gap; a cgroup that finds none of its slots free is counted as left out.
@@ -44,6 +48,10 @@ pub mod maps {
 
     /// Tasks that can be in memcg reclaim at once, node-wide, with their cycle timed.
     pub const DEFAULT_CYCLE_STARTS: u32 = 8192;
+    /// Tasks that can be stalled at once, node-wide, with their stall timed.
+    pub const DEFAULT_STALL_STARTS: u32 = 8192;
+    /// Pieces of program text that are remembered, node-wide; a power of two. They take 512 KiB.
+    pub const TEXT_PIECES_SLOTS: u32 = 32768;
     /// Size of the ring in bytes. It is mapped twice into user space and counts there as resident once touched.
     pub const DEFAULT_RING_BYTES: u32 = 256 * 1024;
 }

@@ -1,16 +1,22 @@
 //! File faults: how many, how many on program text, how many that read from the disk.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_cgroup_id,
+    helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns},
     macros::{btf_tracepoint, fexit, kprobe},
     programs::{BtfTracePointContext, FExitContext, ProbeContext},
+};
+
+use memguard_common::{
+    Counters,
+    counters::{return_bucket, text_piece_key},
+    maps::TEXT_PIECES_SLOTS,
 };
 
 use crate::{
     atomic,
     globals::{FAULT_MAJOR, FAULT_RETRY, FAULT_TRIED},
-    kernel::{Probed, Typed, fault_flags, fault_on_text},
-    maps::entry,
+    kernel::{Probed, Typed, fault_flags, fault_on_text, fault_page},
+    maps::{TEXT_PIECES, entry},
 };
 
 /// `filemap_fault()` on its way out: the one hook that tells all three.
@@ -29,7 +35,8 @@ pub fn fault_fexit(ctx: FExitContext) -> i32 {
         return 0;
     }
     let on_text = unsafe { fault_on_text::<Typed>(ctx.arg(0)) };
-    let Some(entry) = entry(unsafe { bpf_get_current_cgroup_id() }) else { return 0 };
+    let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    let Some(entry) = entry(cgroup_id) else { return 0 };
     unsafe {
         let counters = &raw mut (*entry).counters;
         if finished {
@@ -42,10 +49,29 @@ pub fn fault_fexit(ctx: FExitContext) -> i32 {
             atomic::add(&raw mut (*counters).major_faults, 1);
             if on_text {
                 atomic::add(&raw mut (*counters).exec_major_faults, 1);
+                count_return(ctx.arg(0), cgroup_id, counters);
             }
         }
     }
     0
+}
+
+/// A major fault on program text: was this very text here a moment ago?
+#[inline(always)]
+unsafe fn count_return(vmf: *const u8, cgroup_id: u64, counters: *mut Counters) {
+    let Some(page) = (unsafe { fault_page::<Typed>(vmf) }) else { return };
+    let key = text_piece_key(page.device, page.inode, page.index, cgroup_id);
+    let Some(piece) = TEXT_PIECES.get_ptr_mut(key as u32 & (TEXT_PIECES_SLOTS - 1)) else { return };
+    let now = unsafe { bpf_ktime_get_ns() };
+    unsafe {
+        let before = (&raw const (*piece).at_ns).read_volatile();
+        let known = (&raw const (*piece).key).read_volatile() == key;
+        (&raw mut (*piece).key).write_volatile(key);
+        (&raw mut (*piece).at_ns).write_volatile(now);
+        if known && let Some(bucket) = return_bucket(now.saturating_sub(before)) {
+            atomic::add((&raw mut (*counters).text_returns).cast::<u64>().add(bucket), 1);
+        }
+    }
 }
 
 /// `filemap_fault()` on its way in. Whether it will be a major fault is not known yet, so only the first two counters.

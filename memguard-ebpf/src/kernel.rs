@@ -4,8 +4,9 @@ use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 use memguard_common::globals::ABSENT;
 
 use crate::globals::{
-    CGROUP_KN, CSS_SET_DFL_CGRP, FOLIO_FLAGS, FOLIO_NR_PAGES, KERNFS_ID, MEMCG_CGROUP, PG_HEAD, PG_SWAPBACKED,
-    TASK_CGROUPS, VM_FAULT_FLAGS, VM_FAULT_VMA, VMA_FLAGS,
+    CGROUP_KN, CSS_SET_DFL_CGRP, FILE_INODE, FOLIO_FLAGS, FOLIO_NR_PAGES, INODE_NUMBER, INODE_SB, KERNFS_ID,
+    MEMCG_CGROUP, PG_HEAD, PG_SWAPBACKED, SB_DEV, TASK_CGROUPS, VM_FAULT_FLAGS, VM_FAULT_PGOFF, VM_FAULT_VMA, VMA_FILE,
+    VMA_FLAGS,
 };
 
 /// `VM_EXEC` of include/linux/mm.h: a macro, so not in BTF; the same value on every architecture and kernel since 1.0.
@@ -50,6 +51,46 @@ unsafe fn pointer<M: Memory>(base: *const u8, offset: &Global<u32>) -> *const u8
 pub unsafe fn fault_on_text<M: Memory>(vmf: *const u8) -> bool {
     let vma = unsafe { pointer::<M>(vmf, &VM_FAULT_VMA) };
     !vma.is_null() && unsafe { M::read::<u64>(vma, &VMA_FLAGS) } & VM_EXEC != 0
+}
+
+/// A page of a file.
+pub struct FilePage {
+    /// `inode->i_sb->s_dev`
+    pub device: u32,
+    /// `inode->i_ino`
+    pub inode: u64,
+    /// In pages.
+    pub index: u64,
+}
+
+/// The page that a fault is for: `vmf->vma->vm_file->f_inode` and `vmf->pgoff`.
+///
+/// The inode is told by its number: its address would be a typed pointer, which the verifier lets nobody compute with.
+#[inline(always)]
+pub unsafe fn fault_page<M: Memory>(vmf: *const u8) -> Option<FilePage> {
+    let vma = unsafe { pointer::<M>(vmf, &VM_FAULT_VMA) };
+    if vma.is_null() {
+        return None;
+    }
+    let file = unsafe { pointer::<M>(vma, &VMA_FILE) };
+    if file.is_null() {
+        return None;
+    }
+    let inode = unsafe { pointer::<M>(file, &FILE_INODE) };
+    if inode.is_null() {
+        return None;
+    }
+    let superblock = unsafe { pointer::<M>(inode, &INODE_SB) };
+    if superblock.is_null() {
+        return None;
+    }
+    Some(unsafe {
+        FilePage {
+            device: M::read(superblock, &SB_DEV),
+            inode: M::read(inode, &INODE_NUMBER),
+            index: M::read(vmf, &VM_FAULT_PGOFF),
+        }
+    })
 }
 
 /// `vmf->flags`.

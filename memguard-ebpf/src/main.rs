@@ -17,6 +17,8 @@ mod maps;
 mod oom;
 mod reclaim;
 mod refault;
+mod span;
+mod stall;
 
 /// The helpers used (`bpf_ktime_get_ns` aside) and tracing programs ask for a GPL-compatible licence.
 #[cfg(target_arch = "bpf")]

@@ -17,7 +17,19 @@ use crate::{
     globals::{SNAPSHOT_INTERVAL_NS, WAKE_INTERVAL_NS},
     kernel::{Memory, Probed, Typed, memcg_id},
     maps::{CYCLE_STARTS, LAST_WAKE, RING, entry, find, lose},
+    span::Span,
 };
+
+#[inline(always)]
+unsafe fn span(entry: *mut CgroupEntry) -> Span {
+    unsafe {
+        Span {
+            tasks: &raw mut (*entry).tasks_in_reclaim,
+            accounted_ns: &raw mut (*entry).wall_accounted_ns,
+            wall_ns: &raw mut (*entry).counters.reclaim_wall_ns,
+        }
+    }
+}
 
 /// `mm_vmscan_memcg_reclaim_begin`, from `try_to_free_mem_cgroup_pages()`.
 #[btf_tracepoint(function = "mm_vmscan_memcg_reclaim_begin")]
@@ -34,7 +46,7 @@ pub fn reclaim_begin(_ctx: BtfTracePointContext) -> i32 {
         let stale_id = unsafe { (*stale).cgroup_id };
         let stale_entry = find(stale_id);
         if !stale_entry.is_null() {
-            unsafe { atomic::fetch_sub(&raw mut (*stale_entry).tasks_in_reclaim, 1) };
+            unsafe { span(stale_entry).forget() };
         }
         lose(|losses| unsafe { &raw mut (*losses).ends_lost });
     }
@@ -43,11 +55,7 @@ pub fn reclaim_begin(_ctx: BtfTracePointContext) -> i32 {
         lose(|losses| unsafe { &raw mut (*losses).cycles_untimed });
         return 0;
     }
-    unsafe {
-        if atomic::fetch_add(&raw mut (*entry).tasks_in_reclaim, 1) == 0 {
-            atomic::swap(&raw mut (*entry).wall_accounted_ns, now);
-        }
-    }
+    unsafe { span(entry).enter(now) };
     0
 }
 
@@ -84,13 +92,7 @@ pub fn reclaim_end(ctx: BtfTracePointContext) -> i32 {
             if bucket < CYCLE_BUCKETS {
                 atomic::add(((&raw mut (*counters).cycle_ns_log2).cast::<u64>()).add(bucket), 1);
             }
-            // Until now there was at least one task in reclaim, this one. The swap hands each span of time to exactly
-            // one of the CPUs that end a cycle at once.
-            let accounted = atomic::swap(&raw mut (*entry).wall_accounted_ns, now);
-            if accounted != 0 && now > accounted {
-                atomic::add(&raw mut (*counters).reclaim_wall_ns, now - accounted);
-            }
-            atomic::fetch_sub(&raw mut (*entry).tasks_in_reclaim, 1);
+            span(entry).leave(now);
         }
         hand_over(cgroup_id, entry, now);
     }

@@ -9,7 +9,7 @@ use memguard_common::{Counters, record::Snapshot};
 
 use crate::{
     cgroup::Tree,
-    engine::{ReclaimSample, TracerSample, UnitId},
+    engine::{ReclaimSample, StallSample, TracerSample, UnitId},
     kernel::Coverage,
 };
 
@@ -136,6 +136,8 @@ pub(super) fn sample(counters: &Counters, coverage: Coverage) -> TracerSample {
         }),
         faults: coverage.faults.then_some(counters.faults),
         text_faults: coverage.text_faults.then_some(text_faults),
+        text_returns: coverage.major_faults.then_some(counters.text_returns),
+        stall: coverage.stalls.then_some(StallSample { task_ns: counters.stall_ns, wall_ns: counters.stall_wall_ns }),
         major_faults: coverage.major_faults.then_some(counters.major_faults),
         refaults: coverage.refaults.then_some(counters.refaults),
         oom_victims: coverage.oom_victims.then_some(counters.oom_victims),
@@ -209,6 +211,7 @@ mod tests {
             text_faults: true,
             major_faults: true,
             refaults: true,
+            stalls: true,
             oom_victims: true,
         };
         let counters = Counters { exec_faults: 9, exec_major_faults: 4, ..Counters::default() };

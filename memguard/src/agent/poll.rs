@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use crate::cgroup::Tree;
+use crate::cgroup::{Tree, limit_hits};
 
 /// Remembers how often each limit was hit.
 #[derive(Debug, Default)]
@@ -11,7 +11,7 @@ pub(super) struct Poller {
 }
 
 impl Poller {
-    /// The cgroups that have a limit of their own and hit it since the last call (memory.events.local `max`).
+    /// The cgroups that have a limit of their own and hit it since the last call (memory.events.local `max`, `high`).
     pub(super) fn poll(&mut self, tree: &Tree) -> Vec<u64> {
         let mut reclaiming = Vec::new();
         let mut seen = HashMap::with_capacity(self.hits.len());
@@ -29,14 +29,12 @@ impl Poller {
     }
 }
 
-/// How often the limit of this cgroup was hit; `None` without a limit.
+/// How often the limits of this cgroup were hit; `None` without a limit.
 fn hits(path: &Path) -> Option<u64> {
-    let max = fs::read_to_string(path.join("memory.max")).ok()?;
-    if max.trim() == "max" {
-        return None;
-    }
-    let events = fs::read_to_string(path.join("memory.events.local")).ok()?;
-    events.lines().find_map(|line| line.strip_prefix("max ")?.trim().parse().ok())
+    let limited = ["memory.max", "memory.high"]
+        .iter()
+        .any(|name| fs::read_to_string(path.join(name)).is_ok_and(|limit| limit.trim() != "max"));
+    if limited { limit_hits(path) } else { None }
 }
 
 #[cfg(test)]

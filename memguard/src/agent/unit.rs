@@ -68,7 +68,7 @@ impl Unit {
         tracer: Option<&(TracerSample, Counters)>,
     ) -> Result<Sample, CgroupError> {
         let memory = self.handle.memory()?;
-        let pressure = self.handle.pressure();
+        let (pressure, cpu) = (self.handle.pressure(), self.handle.cpu());
         if let Some(before) = &self.latest {
             let pages = memory.refaults.saturating_sub(before.memory.refaults);
             self.histogram.add(at.saturating_sub(before.at), pages);
@@ -76,7 +76,7 @@ impl Unit {
         self.cycle_ns_log2 = tracer.map(|(_, counters)| counters.cycle_ns_log2);
         let tracer = tracer.map(|(sample, _)| *sample);
         self.latest = Some(Latest { at, memory, tracer, signals: None });
-        Ok(Sample { at, memory, pressure, tracer })
+        Ok(Sample { at, memory, pressure, cpu, tracer })
     }
 
     /// The refault rates since the last report; `None` if nothing came back.

@@ -17,7 +17,7 @@ use std::{
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::{CgroupError, parse};
-use crate::engine::{Memory, Pressure, Stall};
+use crate::engine::{Cpu, Memory, Pressure, Stall};
 
 /// An open cgroup folder with its open files.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct CgroupHandle {
     events: File,
     memory_pressure: Option<File>,
     io_pressure: Option<File>,
+    cpu: Option<File>,
     state: File,
     kill: Option<File>,
 }
@@ -87,6 +88,7 @@ impl CgroupHandle {
             events: open("memory.events")?,
             memory_pressure: optional("memory.pressure"),
             io_pressure: optional("io.pressure"),
+            cpu: optional("cpu.stat"),
             state: open("cgroup.events")?,
             kill: None,
             path: path.to_owned(),
@@ -150,6 +152,17 @@ impl CgroupHandle {
                     "anon" => memory.anon = value,
                     "file" => memory.file = value,
                     "shmem" => memory.shmem = value,
+                    "active_file" => memory.active_file = value,
+                    "inactive_file" => memory.inactive_file = value,
+                    "unevictable" => memory.unevictable = value,
+                    "file_mapped" => memory.file_mapped = value,
+                    "file_dirty" => memory.file_dirty = value,
+                    "file_writeback" => memory.file_writeback = value,
+                    "slab_reclaimable" => memory.slab_reclaimable = value,
+                    "slab_unreclaimable" => memory.slab_unreclaimable = value,
+                    "pgscan" => memory.scans = value,
+                    "workingset_activate_file" => memory.activates = value,
+                    "workingset_restore_file" => memory.restores = value,
                     "pgsteal" => memory.steals = value,
                     "workingset_refault_file" => memory.refaults = value,
                     "pgmajfault" => memory.major_faults = value,
@@ -173,6 +186,22 @@ impl CgroupHandle {
         let read =
             |file: &Option<File>, name| -> Option<Stall> { self.parsed(file.as_ref()?, name, parse::pressure).ok() };
         Pressure { memory: read(&self.memory_pressure, "memory.pressure"), io: read(&self.io_pressure, "io.pressure") }
+    }
+
+    /// Reads cpu.stat, if it is there.
+    #[must_use]
+    pub fn cpu(&self) -> Option<Cpu> {
+        let mut cpu = Cpu::default();
+        let parsed = self.parsed(self.cpu.as_ref()?, "cpu.stat", |text| {
+            let mut found = 0;
+            parse::flat_keyed(text, |key, value| match key {
+                "user_usec" => (cpu.user, found) = (Duration::from_micros(value), found + 1),
+                "system_usec" => (cpu.system, found) = (Duration::from_micros(value), found + 1),
+                _ => {}
+            });
+            if found == 2 { Ok(()) } else { Err("has no `user_usec` and `system_usec`".to_owned()) }
+        });
+        parsed.is_ok().then_some(cpu)
     }
 
     /// Whether a process is left in the cgroup or below it.
@@ -257,6 +286,7 @@ pub(crate) mod tests {
                 "anon 10\nfile 30\nshmem 20\npgsteal 5\nworkingset_refault_file 6\npgmajfault 7\nnew_key 1\n",
             ),
             ("memory.pressure", "some avg10=0.00 total=11\nfull avg10=0.00 total=12\n"),
+            ("cpu.stat", "usage_usec 30\nuser_usec 10\nsystem_usec 20\n"),
             ("cgroup.events", "populated 1\nfrozen 0\n"),
             ("cgroup.procs", ""),
             ("cgroup.kill", ""),
@@ -278,6 +308,8 @@ pub(crate) mod tests {
         let pressure = handle.pressure();
         assert_eq!(pressure.memory.unwrap().full, Duration::from_micros(12));
         assert_eq!(pressure.io, None, "no io.pressure here");
+        let cpu = handle.cpu().unwrap();
+        assert_eq!((cpu.user, cpu.system), (Duration::from_micros(10), Duration::from_micros(20)));
         assert!(handle.populated().unwrap());
         assert_eq!(handle.inode(), fs::metadata(dir.path()).unwrap().ino());
     }

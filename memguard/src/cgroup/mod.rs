@@ -15,6 +15,7 @@ pub(crate) use handle::tests::fake as fake_cgroup;
 pub use handle::{CgroupHandle, Killed};
 pub use own::{lineage, own_cgroup};
 pub use root::{CgroupRoot, RootFacts};
+pub(crate) use tree::limit_hits;
 pub use tree::{Tree, is_grouping};
 
 /// What can go wrong with a cgroup.

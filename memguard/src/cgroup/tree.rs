@@ -63,8 +63,8 @@ impl Tree {
     /// The cgroup whose limit the tasks of `cgroup` are up against.
     ///
     /// `told` is what the tracer saw in `try_to_free_mem_cgroup_pages()`, and wins where it is the cgroup itself or one
-    /// above it. Otherwise it is the nearest one, from the cgroup upwards, that has a limit and was hit at it
-    /// (memory.events.local `max`), else the nearest that has a limit at all.
+    /// above it. Otherwise it is the nearest one, from the cgroup upwards, that has a limit (memory.max or memory.high)
+    /// and was hit at it (memory.events.local `max`, `high`), else the nearest that has a limit at all.
     #[must_use]
     pub fn limit_owner(&self, cgroup: u64, told: Option<u64>) -> Option<(u64, PathBuf)> {
         let path = self.path(cgroup)?;
@@ -76,12 +76,13 @@ impl Tree {
         }
         let mut nearest = None;
         for ancestor in path.ancestors().take_while(|ancestor| ancestor.starts_with(&self.root)) {
-            let limited = fs::read_to_string(ancestor.join("memory.max")).is_ok_and(|max| max.trim() != "max");
+            let limited = ["memory.max", "memory.high"]
+                .iter()
+                .any(|name| fs::read_to_string(ancestor.join(name)).is_ok_and(|limit| limit.trim() != "max"));
             if !limited {
                 continue;
             }
-            let hit = fs::read_to_string(ancestor.join("memory.events.local"))
-                .is_ok_and(|events| events.lines().any(|line| line.starts_with("max ") && line != "max 0"));
+            let hit = limit_hits(ancestor).is_some_and(|hits| hits > 0);
             let Ok(metadata) = fs::metadata(ancestor) else { continue };
             let this = (metadata.ino(), ancestor.to_owned());
             if hit {
@@ -110,6 +111,19 @@ impl Tree {
         }
         Some(path)
     }
+}
+
+/// How often the limits of this very cgroup were hit: `max` and `high` of memory.events.local. `None` where that can't
+/// be read.
+pub(crate) fn limit_hits(path: &Path) -> Option<u64> {
+    let text = fs::read_to_string(path.join("memory.events.local")).ok()?;
+    let mut hits = None;
+    super::parse::flat_keyed(&text, |key, value| {
+        if key == "max" || key == "high" {
+            hits = Some(hits.unwrap_or(0_u64).saturating_add(value));
+        }
+    });
+    hits
 }
 
 fn unreclaimable(path: &Path) -> u64 {

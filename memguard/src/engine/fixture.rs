@@ -28,6 +28,7 @@ pub(crate) fn hang(second: u64) -> Sample {
             }),
             io: Some(Stall { some: Duration::from_millis(180 * second), full: Duration::ZERO }),
         },
+        cpu: None,
         tracer: Some(TracerSample {
             reclaim: Some(ReclaimSample { cycles: 69 * second, ..ReclaimSample::default() }),
             text_faults: Some(138 * second),

@@ -15,7 +15,7 @@ mod window;
 
 pub use detector::{Engine, Observation, State, Verdict};
 pub use rule::{Term, Terms};
-pub use sample::{Memory, Pressure, ReclaimSample, Sample, Stall, TracerSample};
+pub use sample::{Cpu, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample};
 pub use signals::Signals;
 pub use thresholds::{Settings, Thresholds};
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use memguard_common::RETURN_BUCKETS;
 use serde::{Deserialize, Serialize};
 
 /// One look at one cgroup that owns a memory limit. Counts are cumulative.
@@ -12,12 +13,27 @@ pub struct Sample {
     pub at: Duration,
     pub memory: Memory,
     pub pressure: Pressure,
+    /// `None` where cpu.stat can't be read.
+    #[serde(default)]
+    pub cpu: Option<Cpu>,
     /// What the tracer counted for the tasks of this cgroup and all below it; `None` without a tracer.
     pub tracer: Option<TracerSample>,
 }
 
+/// From cpu.stat, which every cgroup has, whether the cpu controller is on or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Time that its tasks computed in user space, summed over CPUs.
+    #[serde(with = "super::ns")]
+    pub user: Duration,
+    /// ... and in the kernel, reclaim and faults among it.
+    #[serde(with = "super::ns")]
+    pub system: Duration,
+}
+
 /// From memory.current, memory.max, memory.stat and memory.events (Documentation/admin-guide/cgroup-v2.rst).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Memory {
     /// Bytes.
     pub current: u64,
@@ -31,8 +47,27 @@ pub struct Memory {
     pub file: u64,
     /// Bytes of shmem (tmpfs, shared anonymous mappings): counted as file, but there is no file to drop it to.
     pub shmem: u64,
+    /// Bytes on the LRU lists of files: what reclaim may drop. Mlocked text and shmem are on others.
+    pub active_file: u64,
+    pub inactive_file: u64,
+    /// Bytes that can't be reclaimed because they are mlocked or otherwise pinned.
+    pub unevictable: u64,
+    /// Bytes of page cache that are mapped.
+    pub file_mapped: u64,
+    /// Bytes of page cache that have to be written before they can be dropped, or are being written.
+    pub file_dirty: u64,
+    pub file_writeback: u64,
+    /// Bytes of kernel memory that shrinkers may free, and of what they can't.
+    pub slab_reclaimable: u64,
+    pub slab_unreclaimable: u64,
+    /// Pages that reclaim looked at (`pgscan`).
+    pub scans: u64,
     /// Pages that reclaim freed (`pgsteal`).
     pub steals: u64,
+    /// Refaulted file pages that went straight to the active list (`workingset_activate_file`), and those that had been
+    /// active when they were evicted (`workingset_restore_file`).
+    pub activates: u64,
+    pub restores: u64,
     /// File pages that came back after they had been evicted (`workingset_refault_file`).
     pub refaults: u64,
     /// `pgmajfault`.
@@ -67,6 +102,7 @@ pub struct Pressure {
 
 /// What the tracer counted. A member is `None` when no hook that gives it is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TracerSample {
     pub reclaim: Option<ReclaimSample>,
     /// File faults.
@@ -75,9 +111,23 @@ pub struct TracerSample {
     pub text_faults: Option<u64>,
     /// Major file faults.
     pub major_faults: Option<u64>,
+    /// Major faults on text that had one not long before, cumulative by age: within 0.25, 2, 8 and 32 s
+    /// ([`memguard_common::counters::RETURN_BOUNDS_NS`]).
+    pub text_returns: Option<[u64; RETURN_BUCKETS]>,
+    /// Time that tasks lost for want of memory.
+    pub stall: Option<StallSample>,
     /// Pages.
     pub refaults: Option<u64>,
     pub oom_victims: Option<u64>,
+}
+
+/// Time between `psi_memstall_enter()` and `psi_memstall_leave()`, as the tracer took it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StallSample {
+    /// ns, summed over tasks.
+    pub task_ns: u64,
+    /// ns of wall time with at least one task stalled.
+    pub wall_ns: u64,
 }
 
 /// Memcg reclaim cycles, as the tracer counted them.

@@ -82,6 +82,7 @@ mod tests {
             at: Duration::from_secs_f64(seconds),
             memory: Memory { steals, ..Memory::default() },
             pressure: Pressure::default(),
+            cpu: None,
             tracer: None,
         }
     }

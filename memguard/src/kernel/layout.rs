@@ -16,6 +16,12 @@ pub struct Layout {
 const MEMBERS: &[(&str, &str, &[&str])] = &[
     (g::VM_FAULT_VMA, "vm_fault", &["vma"]),
     (g::VM_FAULT_FLAGS, "vm_fault", &["flags"]),
+    (g::VM_FAULT_PGOFF, "vm_fault", &["pgoff"]),
+    (g::VMA_FILE, "vm_area_struct", &["vm_file"]),
+    (g::FILE_INODE, "file", &["f_inode"]),
+    (g::INODE_NUMBER, "inode", &["i_ino"]),
+    (g::INODE_SB, "inode", &["i_sb"]),
+    (g::SB_DEV, "super_block", &["s_dev"]),
     // In a union with the writable alias __vm_flags since 6.3 (kernel commit bc292ab00f6c).
     (g::VMA_FLAGS, "vm_area_struct", &["vm_flags"]),
     (g::FOLIO_FLAGS, "folio", &["flags"]),

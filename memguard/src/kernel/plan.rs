@@ -12,6 +12,7 @@ pub enum Signal {
     LimitOwner,
     FileFaults,
     Refaults,
+    Stalls,
     OomVictims,
     CgroupLifecycle,
 }
@@ -23,6 +24,7 @@ impl std::fmt::Display for Signal {
             Self::LimitOwner => "owner of the limit",
             Self::FileFaults => "file faults",
             Self::Refaults => "refaults",
+            Self::Stalls => "time lost to memory",
             Self::OomVictims => "OOM victims",
             Self::CgroupLifecycle => "cgroups made and removed",
         })
@@ -65,7 +67,9 @@ const LADDERS: &[Ladder] = &[
             best(&["fault_fexit"]),
             Source {
                 programs: &["fault_kprobe"],
-                lost: Some("which of the faults on program text were major ones: all of them count"),
+                lost: Some(
+                    "which of the faults on program text were major ones, and which text came back: all of them count",
+                ),
             },
             Source {
                 programs: &["fault_tracepoint"],
@@ -78,6 +82,14 @@ const LADDERS: &[Ladder] = &[
         signal: Signal::Refaults,
         sources: &[best(&["refault_fentry"]), best(&["refault_kprobe"])],
         fallback: "workingset_refault_file of memory.stat",
+    },
+    Ladder {
+        signal: Signal::Stalls,
+        sources: &[
+            best(&["stall_enter_fentry", "stall_leave_fentry"]),
+            best(&["stall_enter_kprobe", "stall_leave_kprobe"]),
+        ],
+        fallback: "memory.pressure of PSI, where it is on",
     },
     Ladder { signal: Signal::OomVictims, sources: &[best(&["oom_victim"])], fallback: "oom_kill of memory.events" },
     Ladder {
@@ -138,6 +150,7 @@ pub struct Coverage {
     pub text_faults: bool,
     pub major_faults: bool,
     pub refaults: bool,
+    pub stalls: bool,
     pub oom_victims: bool,
 }
 
@@ -157,6 +170,7 @@ impl Plan {
             text_faults: has("fault_fexit") || has("fault_kprobe"),
             major_faults: has("fault_fexit"),
             refaults: has("refault_fentry") || has("refault_kprobe"),
+            stalls: has("stall_leave_fentry") || has("stall_leave_kprobe"),
             oom_victims: has("oom_victim"),
         }
     }
@@ -263,6 +277,8 @@ mod tests {
                 "limit_owner_fentry",
                 "fault_fexit",
                 "refault_fentry",
+                "stall_enter_fentry",
+                "stall_leave_fentry",
                 "oom_victim",
                 "cgroup_made",
                 "cgroup_removed"
@@ -281,7 +297,8 @@ mod tests {
 
     #[test]
     fn without_trampolines_kprobes_and_it_says_what_is_lost() {
-        let plan = plan(&without(&["limit_owner_fentry", "fault_fexit", "refault_fentry"]));
+        let plan = plan(&without(&["limit_owner_fentry", "fault_fexit", "refault_fentry", "stall_leave_fentry"]));
+        assert_eq!(signal(&plan, Signal::Stalls).programs, ["stall_enter_kprobe", "stall_leave_kprobe"]);
         assert_eq!(plan.level, Level::Degraded);
         assert_eq!(signal(&plan, Signal::LimitOwner).programs, ["limit_owner_kprobe"]);
         assert_eq!(signal(&plan, Signal::FileFaults).programs, ["fault_kprobe"]);

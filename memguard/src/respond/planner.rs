@@ -252,7 +252,13 @@ mod tests {
                     max_events: 50 * second,
                     ..Memory::default()
                 };
-                let sample = Sample { at: time, memory, pressure: Pressure { memory: stall, io: stall }, tracer: None };
+                let sample = Sample {
+                    at: time,
+                    memory,
+                    pressure: Pressure { memory: stall, io: stall },
+                    cpu: None,
+                    tracer: None,
+                };
                 let observation = engine.observe(UnitId(handle.inode()), sample);
                 if let Some(verdict) = observation.verdict {
                     assert_eq!(observation.state, State::Livelock);

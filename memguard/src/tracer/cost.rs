@@ -26,6 +26,7 @@ pub struct TracerCost {
     pub cgroups_left_out: u64,
     pub cycles_untimed: u64,
     pub ends_lost: u64,
+    pub stalls_untimed: u64,
     pub undecodable: u64,
 }
 
@@ -49,8 +50,8 @@ impl ProgramCost {
 
 impl TracerCost {
     pub(super) fn new(programs: Vec<ProgramCost>, losses: Losses, undecodable: u64) -> Self {
-        let Losses { ring_full, cgroups_left_out, cycles_untimed, ends_lost } = losses;
-        Self { programs, ring_full, cgroups_left_out, cycles_untimed, ends_lost, undecodable }
+        let Losses { ring_full, cgroups_left_out, cycles_untimed, ends_lost, stalls_untimed } = losses;
+        Self { programs, ring_full, cgroups_left_out, cycles_untimed, ends_lost, stalls_untimed, undecodable }
     }
 
     /// Whether anything was lost at all.
@@ -60,6 +61,7 @@ impl TracerCost {
             && self.cgroups_left_out == 0
             && self.cycles_untimed == 0
             && self.ends_lost == 0
+            && self.stalls_untimed == 0
             && self.undecodable == 0
     }
 }

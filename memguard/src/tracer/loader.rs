@@ -15,7 +15,10 @@ use memguard_common::{
     Losses,
     counters::CgroupEntry,
     globals as g,
-    maps::{CGROUPS, CYCLE_STARTS, DEFAULT_CYCLE_STARTS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, LOSSES, PROBES, RING},
+    maps::{
+        CGROUPS, CYCLE_STARTS, DEFAULT_CYCLE_STARTS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, LOSSES, PROBES, RING,
+        STALL_STARTS,
+    },
 };
 
 use super::{
@@ -38,7 +41,7 @@ pub fn embedded_object() -> Option<&'static [u8]> {
 pub struct Limits {
     /// Slots of the table of cgroups: a power of two, best twice as many as there are cgroups.
     pub slots: u32,
-    /// Tasks in reclaim at once whose cycles are timed.
+    /// Tasks in reclaim, or otherwise stalled, at once whose time is taken.
     pub tasks_in_reclaim: u32,
     /// Bytes of the ring: a power of two, and at least a page.
     pub ring_bytes: u32,
@@ -137,7 +140,7 @@ pub fn start(
             Some((hook.program, why))
         });
         let Some((program, why)) = refused else { break };
-        tracing::debug!(program, why, "the kernel refused a program");
+        tracing::info!(program, why, "the kernel refused a program");
         facts.refuse(program, why);
         current = plan(facts);
     }
@@ -186,6 +189,7 @@ impl Tracer {
         let mut ebpf = loader
             .map_max_entries(CGROUPS, slots)
             .map_max_entries(CYCLE_STARTS, limits.tasks_in_reclaim)
+            .map_max_entries(STALL_STARTS, limits.tasks_in_reclaim)
             .map_max_entries(RING, limits.ring_bytes)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(object)?;

@@ -1,7 +1,7 @@
 //! Decoding ring records. No input makes it panic.
 
 use bytes::Buf;
-use memguard_common::{CYCLE_BUCKETS, Counters, Kind, Record, RecordHeader, record::Snapshot};
+use memguard_common::{CYCLE_BUCKETS, Counters, Kind, RETURN_BUCKETS, Record, RecordHeader, record::Snapshot};
 
 /// A record that cannot be decoded: the two sides were not built from the same source, or memory was damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,8 +63,12 @@ fn counters(data: &mut &[u8]) -> Counters {
         exec_major_faults: next(),
         refaults: next(),
         oom_victims: next(),
+        stall_ns: next(),
+        stall_wall_ns: next(),
+        text_returns: [0; RETURN_BUCKETS],
         cycle_ns_log2: [0; CYCLE_BUCKETS],
     };
+    counters.text_returns.fill_with(&mut next);
     counters.cycle_ns_log2.fill_with(next);
     counters
 }
@@ -92,6 +96,9 @@ mod tests {
             exec_major_faults: 9,
             refaults: 10,
             oom_victims: 11,
+            stall_ns: 16,
+            stall_wall_ns: 17,
+            text_returns: [18, 19, 20, 21],
             cycle_ns_log2: [0; CYCLE_BUCKETS],
         };
         for (bucket, value) in counters.cycle_ns_log2.iter_mut().zip(100..) {
