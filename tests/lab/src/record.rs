@@ -76,6 +76,8 @@ pub enum Record {
     Log { line: String },
     /// What a workload wrote to standard error.
     Output { workload: String, line: String },
+    /// A piece of memguard's recording, base64, with length and checksum of the whole.
+    Recording { length: u64, crc32: u32, piece: String },
     /// memguard or a command ended.
     Ended { code: Option<i32>, signal: Option<i32> },
     /// The guest is done. `error` says why it could not do what it was asked.

@@ -8,6 +8,7 @@ mod judge;
 pub(crate) mod kernels;
 mod live;
 pub(crate) mod qemu;
+mod records;
 mod run;
 mod story;
 pub(crate) mod vm;

@@ -2,8 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -17,11 +16,12 @@ use super::{
     image, initramfs,
     judge::{Judgement, judge},
     kernels::{self, Kernel, Line as KernelLine},
+    records,
     vm::{self, Machine},
 };
 use crate::{
     build::{self, Profile},
-    paths, ui,
+    ui,
 };
 
 /// One run to be.
@@ -189,23 +189,8 @@ impl Lab<'_> {
                 live.show(&run.scenario, line);
             }
         })?;
-        keep(run, kernel, &lines)?;
-        Ok(lines)
+        records::keep(run, kernel, lines)
     }
-}
-
-/// Leaves the records where they can be looked at: target/lab/records.
-fn keep(run: &Planned, kernel: &Kernel, lines: &[Line]) -> anyhow::Result<()> {
-    let folder = paths::lab().join("records");
-    fs::create_dir_all(&folder)?;
-    let name = format!("{}-{}-{}.jsonl", run.scenario.name, kernel.release, run.mode);
-    let mut text = String::new();
-    for line in lines {
-        text.push_str(&serde_json::to_string(line)?);
-        text.push('\n');
-    }
-    let path: &Path = &folder.join(name);
-    fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
 }
 
 fn tell(outcome: &Outcome) {

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use memguard_lab::{
-    MemguardMode, Record, Scenario,
+    MemguardMode, Record, Scenario, recording,
     scenario::{KernelSwitches, Program, Start, Vm},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,6 +26,8 @@ use super::{
 
 /// How long memguard may take to attach, and to end.
 const MEMGUARD_PATIENCE: Duration = Duration::from_secs(90);
+/// Where memguard records to: in the guest's memory, not on the throttled disk, and charged to memguard's own cgroup.
+const RECORDING: &str = "/run/memguard.mgtrace";
 /// After the container in trouble is dead, its neighbours are watched for so long.
 const AFTERMATH: Duration = Duration::from_secs(8);
 /// Pause between two looks at what has ended.
@@ -100,7 +102,8 @@ fn start_memguard(port: &Port, mode: MemguardMode, arguments: &[String]) -> anyh
     port.send(Record::Step { what: format!("starting memguard from the root disk, --mode {mode}") });
     let mut command = Command::new(machine::install("/memguard", "usr/bin/memguard")?);
     command
-        .args(["run", "--log-format", "json", "--report-interval", "10", "--mode", &mode.to_string()])
+        .args(["run", "--log-format", "json", "--report-interval", "10", "--record", RECORDING])
+        .args(["--mode", &mode.to_string()])
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -304,6 +307,9 @@ impl Run<'_> {
         let Some(memguard) = &self.memguard else { return };
         while let Ok(line) = memguard.lines.recv_timeout(Duration::from_millis(500)) {
             self.port.send(Record::Log { line });
+        }
+        if let Ok(bytes) = std::fs::read(RECORDING) {
+            recording::pieces(&bytes).for_each(|piece| self.port.send(piece));
         }
     }
 }

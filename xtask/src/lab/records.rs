@@ -1,0 +1,125 @@
+//! What runs leave behind: target/lab/records, for each run its records as JSON lines and memguard's recording.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use memguard_lab::{Line, MemguardMode, Record, recording};
+
+use super::{kernels::Kernel, run::Planned};
+use crate::paths;
+
+/// A run that was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) scenario: String,
+    /// `uname -r`
+    pub(crate) release: String,
+    pub(crate) mode: MemguardMode,
+    /// Seconds since 1970 of its end.
+    pub(crate) ended: u64,
+    pub(crate) lines: PathBuf,
+    /// memguard's recording; `None` when it ran without memguard, or ended badly.
+    pub(crate) recording: Option<PathBuf>,
+}
+
+pub(crate) fn folder() -> PathBuf {
+    paths::lab().join("records")
+}
+
+/// Leaves the records of a run where they can be looked at, and gives them back without the pieces of the recording,
+/// which becomes a file of its own.
+pub(super) fn keep(run: &Planned, kernel: &Kernel, mut lines: Vec<Line>) -> anyhow::Result<Vec<Line>> {
+    let folder = folder();
+    fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+    let recording = recording::assemble(lines.iter().map(|line| &line.record));
+    lines.retain(|line| !matches!(line.record, Record::Recording { .. }));
+    let mut text = String::new();
+    for line in &lines {
+        text.push_str(&serde_json::to_string(line)?);
+        text.push('\n');
+    }
+    let ended = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let name = format!("{}@{}@{}@{ended}", run.scenario.name, kernel.release, run.mode);
+    let write = |extension: &str, bytes: &[u8]| {
+        let path = folder.join(format!("{name}.{extension}"));
+        fs::write(&path, bytes).with_context(|| format!("can't write {}", path.display()))
+    };
+    write("jsonl", text.as_bytes())?;
+    match recording {
+        Some(Ok(bytes)) => write("mgtrace", &bytes)?,
+        Some(Err(why)) => anyhow::bail!(why),
+        None => {}
+    }
+    Ok(lines)
+}
+
+/// All runs that were kept in a folder, the oldest first.
+pub(crate) fn kept(folder: &Path) -> anyhow::Result<Vec<Kept>> {
+    let mut all = Vec::new();
+    if !folder.is_dir() {
+        return Ok(all);
+    }
+    for entry in fs::read_dir(folder).with_context(|| format!("can't read {}", folder.display()))? {
+        let lines = entry?.path();
+        if lines.extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
+        }
+        let recording = lines.with_extension("mgtrace");
+        let stem = lines.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let parts: Vec<&str> = stem.split('@').collect();
+        let [scenario, release, mode, ended] = parts[..] else { continue };
+        let mode = serde_json::from_value(serde_json::Value::String(mode.to_owned()));
+        let (Ok(mode), Ok(ended)) = (mode, ended.parse()) else { continue };
+        all.push(Kept {
+            scenario: scenario.to_owned(),
+            release: release.to_owned(),
+            mode,
+            ended,
+            recording: recording.is_file().then_some(recording),
+            lines,
+        });
+    }
+    all.sort_by(|a, b| (a.ended, &a.scenario).cmp(&(b.ended, &b.scenario)));
+    Ok(all)
+}
+
+/// The records of a run.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Line>> {
+    let text = fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+    text.lines()
+        .enumerate()
+        .map(|(number, line)| {
+            serde_json::from_str(line).with_context(|| format!("{}: line {} is no record", path.display(), number + 1))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_found_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "livelock-io@6.12.73+deb12-cloud-amd64@observe@17.jsonl",
+            "livelock-io@6.12.73+deb12-cloud-amd64@observe@17.mgtrace",
+            "stream@6.1.0-56-cloud-amd64@off@5.jsonl",
+            "notes.txt",
+            "a@b@sometimes@3.jsonl",
+        ] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let found = kept(dir.path()).unwrap();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!((found[0].scenario.as_str(), found[0].mode), ("stream", MemguardMode::Off));
+        assert_eq!(found[0].recording, None);
+        assert_eq!((found[1].ended, found[1].release.as_str()), (17, "6.12.73+deb12-cloud-amd64"));
+        assert!(found[1].recording.is_some());
+        assert!(kept(&dir.path().join("none")).unwrap().is_empty());
+    }
+}
