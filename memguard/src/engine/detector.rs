@@ -24,7 +24,7 @@ pub enum State {
     Pressed,
     /// Every term of the rule holds, but not for long enough yet.
     Suspect,
-    /// The rule held for [`Settings::hold`].
+    /// There is evidence for [`Settings::hold`].
     Livelock,
 }
 
@@ -49,7 +49,7 @@ pub struct Verdict {
     /// When the rule began to hold.
     #[serde(serialize_with = "seconds")]
     pub suspect_since: Duration,
-    /// For how long it held since, without the evaluations in which it did not.
+    /// Evidence: the time for which it held since, each moment of it counted by its confidence.
     #[serde(serialize_with = "seconds")]
     pub held: Duration,
     pub signals: Signals,
@@ -148,18 +148,21 @@ impl Watched {
 
         let signals = Signals::of(&self.window, settings.page_size);
         let terms = signals.as_ref().map(|signals| rule::evaluate(signals, &settings.thresholds));
-        let holds = now >= self.quiet_until && terms.as_ref().is_some_and(Terms::hold);
+        let confidence = terms.as_ref().filter(|terms| terms.hold()).map_or(0.0, Terms::confidence);
+        let holds = now >= self.quiet_until && confidence > 0.0;
 
         match (&mut self.suspicion, holds) {
             (None, true) => {
                 self.suspicion = Some(Suspicion { since: now, held: Duration::ZERO, missed_ticks: 0, reported: false });
             }
             (Some(suspicion), true) => {
-                suspicion.held += counted;
+                suspicion.held += counted.mul_f64(confidence.clamp(0.0, 1.0));
                 suspicion.missed_ticks = 0;
             }
             (Some(suspicion), false) => {
+                // Evidence against it takes away as fast as evidence for it adds, so that what flaps never gets there.
                 suspicion.missed_ticks += 1;
+                suspicion.held = suspicion.held.saturating_sub(counted);
                 if suspicion.missed_ticks >= settings.grace_ticks {
                     self.suspicion = None;
                 }
@@ -169,7 +172,7 @@ impl Watched {
 
         let mut verdict = None;
         self.state = match &mut self.suspicion {
-            Some(suspicion) if suspicion.held >= settings.hold => {
+            Some(suspicion) if suspicion.reported || suspicion.held >= settings.hold => {
                 // In a tick of grace the evidence of this very window is missing, so the verdict waits.
                 if let (true, false, Some(signals), Some(terms)) = (holds, suspicion.reported, &signals, &terms) {
                     suspicion.reported = true;
@@ -186,7 +189,7 @@ impl Watched {
             }
             Some(_) => State::Suspect,
             None => match &signals {
-                Some(s) if s.at_limit >= settings.thresholds.at_limit && s.max_events_per_s > 0.0 => State::Pressed,
+                Some(s) if s.at_limit >= settings.thresholds.at_limit && s.limit_hits_per_s > 0.0 => State::Pressed,
                 _ => State::Calm,
             },
         };
@@ -198,7 +201,7 @@ impl Watched {
 mod tests {
     use super::*;
     use crate::engine::{
-        Pressure,
+        Cpu, Pressure,
         fixture::{MIB, hang},
     };
 
@@ -215,14 +218,28 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_is_suspect_after_one_window_and_a_livelock_after_the_hold() {
+    fn a_clear_hang_is_suspect_after_one_window_and_a_livelock_after_the_hold() {
         let (_, observations) = run((0..60).map(hang));
-        assert_eq!(first(&observations, State::Suspect), Some(10));
-        assert_eq!(first(&observations, State::Livelock), Some(40));
+        assert_eq!(first(&observations, State::Suspect), Some(5));
+        assert_eq!(first(&observations, State::Livelock), Some(15));
         let verdicts: Vec<_> = observations.iter().filter_map(|o| o.verdict.as_ref()).collect();
         assert_eq!(verdicts.len(), 1, "one verdict for one livelock");
-        assert_eq!(verdicts[0].held, Duration::from_secs(30));
+        assert_eq!(verdicts[0].held, Duration::from_secs(10));
         assert!(verdicts[0].terms.hold());
+    }
+
+    #[test]
+    fn what_is_less_clear_takes_longer() {
+        // Only just beyond the first threshold of one term.
+        let unclear = |second| {
+            let mut sample = hang(second);
+            sample.memory.anon = 512 * MIB * 51 / 100;
+            sample
+        };
+        let (_, observations) = run((0..60).map(unclear));
+        assert_eq!(first(&observations, State::Suspect), Some(5));
+        let livelock = first(&observations, State::Livelock).unwrap();
+        assert!((30..=35).contains(&livelock), "three times as long, and not {livelock} s");
     }
 
     /// Each term on its own keeps a hang from being one.
@@ -233,20 +250,22 @@ mod tests {
             ("at_limit", |s, _| s.memory.current = 400 * MIB),
             ("limit_hit", |s, _| s.memory.max_events = 5),
             ("no_oom", |s, second| s.memory.oom_kills = second / 5),
-            ("unreclaimable", |s, _| s.memory.anon = 300 * MIB),
+            ("unreclaimable", |s, _| s.memory.anon = 200 * MIB),
             ("refault_share", |s, second| s.memory.refaults = 1000 * second),
-            ("turnover", |s, _| s.memory.file = 200 * MIB),
-            ("text_faults", |s, second| {
+            ("text_returns", |s, second| {
                 if let Some(tracer) = &mut s.tracer {
-                    tracer.text_faults = Some(2 * second);
+                    (tracer.text_faults, tracer.text_returns) = (Some(2 * second), Some([0, 2 * second, 0, 0]));
                 }
             }),
-            ("stall", |s, second| {
-                if let Some(memory) = &mut s.pressure.memory {
-                    memory.some = Duration::from_millis(100 * second);
+            ("text_return_share", |s, second| {
+                if let Some(tracer) = &mut s.tracer {
+                    tracer.text_returns = Some([0, 20 * second, 0, 100 * second]);
                 }
-                // Still thrashing text would stand in for PSI.
-                s.memory.file = 100 * MIB;
+            }),
+            ("lost", |s, second| {
+                if let Some(cpu) = &mut s.cpu {
+                    cpu.user = Duration::from_secs(2 * second);
+                }
             }),
         ];
         for (name, change) in changes {
@@ -259,24 +278,60 @@ mod tests {
             let terms = observations.last().unwrap().terms.as_ref().unwrap();
             let missing: Vec<_> = terms.missing().map(|term| term.name).collect();
             assert_eq!(missing, [name], "{}", terms.sentence());
+            assert!(terms.confidence() <= 0.0);
         }
     }
 
     #[test]
-    fn without_psi_thrashing_text_stands_in_for_it() {
-        let without_psi = |second| Sample { pressure: Pressure::default(), ..hang(second) };
-        let (_, observations) = run((0..60).map(without_psi));
-        assert_eq!(first(&observations, State::Livelock), Some(40));
-        // But only where faults on text are really known to be that.
-        let blind = |second| Sample { tracer: None, ..without_psi(second) };
-        let (_, observations) = run((0..60).map(blind));
+    fn each_missing_signal_has_a_stand_in() {
+        type Change = fn(&mut Sample);
+        let changes: [(&str, Change); 5] = [
+            ("no PSI", |s| s.pressure = Pressure::default()),
+            ("no cpu.stat", |s| s.cpu = None),
+            ("no tracer", |s| s.tracer = None),
+            ("which text came back is not known", |s| {
+                if let Some(tracer) = &mut s.tracer {
+                    tracer.text_returns = None;
+                }
+            }),
+            ("no stalls from the tracer", |s| {
+                if let Some(tracer) = &mut s.tracer {
+                    tracer.stall = None;
+                }
+            }),
+        ];
+        for (name, change) in changes {
+            let (_, observations) = run((0..60).map(|second| {
+                let mut sample = hang(second);
+                change(&mut sample);
+                sample
+            }));
+            assert!(first(&observations, State::Livelock).is_some_and(|at| at <= 35), "{name}");
+        }
+    }
+
+    #[test]
+    fn with_nothing_that_tells_whether_it_works_there_is_no_verdict() {
+        let (_, observations) = run((0..60).map(|second| Sample {
+            pressure: Pressure::default(),
+            cpu: None,
+            tracer: None,
+            ..hang(second)
+        }));
         assert_eq!(first(&observations, State::Suspect), None);
     }
 
     #[test]
-    fn without_a_tracer_major_faults_stand_in_for_text_faults() {
-        let (_, observations) = run((0..60).map(|second| Sample { tracer: None, ..hang(second) }));
-        assert_eq!(first(&observations, State::Livelock), Some(40));
+    fn a_hang_at_memory_high_is_one() {
+        let (_, observations) = run((0..60).map(|second| {
+            let mut sample = hang(second);
+            (sample.memory.high, sample.memory.max) = (sample.memory.max, Some(1024 * MIB));
+            (sample.memory.high_events, sample.memory.max_events) = (sample.memory.max_events, 0);
+            sample
+        }));
+        assert_eq!(first(&observations, State::Livelock), Some(15));
+        let verdict = observations.iter().find_map(|o| o.verdict.as_ref()).unwrap();
+        assert!(verdict.terms.sentence().contains("memory.high"), "{}", verdict.terms.sentence());
     }
 
     #[test]
@@ -290,43 +345,62 @@ mod tests {
     }
 
     #[test]
-    fn short_lapses_delay_a_verdict_and_long_ones_end_the_suspicion() {
-        let lapse = |from: u64| {
+    fn a_lapse_delays_a_verdict_and_a_long_one_ends_the_suspicion() {
+        let oom_at = |from: u64| {
             move |second: u64| {
                 let mut sample = hang(second);
                 sample.memory.oom_events = u64::from(second >= from);
                 sample
             }
         };
-        // One oom event stays in ten windows, more than the grace.
-        let (_, observations) = run((0..90).map(lapse(20)));
-        assert_eq!(first(&observations, State::Livelock), Some(60), "begins again when the window has passed it");
-        assert!(observations[25].state < State::Suspect);
+        // One oom event stays in five windows, more than the grace.
+        let (_, observations) = run((0..60).map(oom_at(10)));
+        assert_eq!(first(&observations, State::Livelock), Some(25), "begins again when the window has passed it");
+        assert!(observations[13].state < State::Suspect);
+    }
+
+    #[test]
+    fn what_flaps_never_gets_there() {
+        // Works every other five seconds: what was gathered is lost again.
+        let (_, observations) = run((0..300).map(|second| {
+            let mut sample = hang(second);
+            let (rounds, rest) = (second / 10, second % 10);
+            let returns = rounds * 500 + rest.min(5) * 100;
+            if let Some(tracer) = &mut sample.tracer {
+                tracer.text_returns = Some([0, returns, 0, 0]);
+            }
+            sample.cpu = Some(Cpu {
+                user: Duration::from_secs(10 * rounds + 2 * rest.saturating_sub(5)),
+                system: Duration::from_secs(second),
+            });
+            sample
+        }));
+        assert_eq!(first(&observations, State::Livelock), None);
     }
 
     #[test]
     fn time_nobody_looked_at_is_not_evidence() {
-        let seconds = (0..=10).chain([14, 18, 22, 26, 30, 34]);
+        let seconds = (0..=5).chain([9, 13, 17]);
         let (_, observations) = run(seconds.map(hang));
-        assert!(observations.iter().all(|o| o.state != State::Livelock), "24 s in 6 looks are not 30 s held");
+        assert!(observations.iter().all(|o| o.state != State::Livelock), "12 s in 3 looks are not 10 s held");
     }
 
     #[test]
     fn after_an_action_it_begins_again_only_after_the_delay() {
-        let (mut engine, _) = run((0..=40).map(hang));
+        let (mut engine, _) = run((0..=15).map(hang));
         assert_eq!(engine.state(UNIT), State::Livelock);
-        engine.acted(UNIT, hang(40).at);
-        let later: Vec<_> = (41..=130).map(|second| engine.observe(UNIT, hang(second))).collect();
+        engine.acted(UNIT, hang(15).at);
+        let later: Vec<_> = (16..=130).map(|second| engine.observe(UNIT, hang(second))).collect();
         assert!(later[..29].iter().all(|o| o.state <= State::Pressed), "within the delay");
         let verdict = later.iter().position(|o| o.verdict.is_some());
-        assert_eq!(verdict, Some(29 + 30), "held once more for as long");
+        assert_eq!(verdict, Some(29 + 10), "held once more for as long");
     }
 
     #[test]
     fn forgetting_starts_from_nothing() {
-        let (mut engine, _) = run((0..=39).map(hang));
+        let (mut engine, _) = run((0..=14).map(hang));
         engine.forget(UNIT);
-        assert_eq!(engine.observe(UNIT, hang(40)).state, State::Calm);
+        assert_eq!(engine.observe(UNIT, hang(15)).state, State::Calm);
     }
 
     #[test]

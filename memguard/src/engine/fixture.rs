@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::sample::{Memory, Pressure, ReclaimSample, Sample, Stall, TracerSample};
+use super::sample::{Cpu, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -28,10 +28,12 @@ pub(crate) fn hang(second: u64) -> Sample {
             }),
             io: Some(Stall { some: Duration::from_millis(180 * second), full: Duration::ZERO }),
         },
-        cpu: None,
+        cpu: Some(Cpu { user: Duration::from_millis(20 * second), system: Duration::from_millis(1640 * second) }),
         tracer: Some(TracerSample {
             reclaim: Some(ReclaimSample { cycles: 69 * second, ..ReclaimSample::default() }),
             text_faults: Some(138 * second),
+            text_returns: Some([5 * second, 100 * second, 20 * second, 5 * second]),
+            stall: Some(StallSample { task_ns: 2_000_000_000 * second, wall_ns: 750_000_000 * second }),
             ..TracerSample::default()
         }),
     }

@@ -15,9 +15,9 @@ mod window;
 
 pub use detector::{Engine, Observation, State, Verdict};
 pub use rule::{Term, Terms};
-pub use sample::{Cpu, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample};
+pub use sample::{Cpu, Limit, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample};
 pub use signals::Signals;
-pub use thresholds::{Settings, Thresholds};
+pub use thresholds::{Ramp, Settings, Thresholds};
 
 /// Names a watched cgroup: its id in cgroup v2, the inode number of its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

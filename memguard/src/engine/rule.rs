@@ -1,8 +1,11 @@
-//! The rule: which signals, at which thresholds, make a window look like a livelock.
+//! The rule: which signals, at which thresholds, make a window look like a livelock, and how sure that is.
 
 use serde::Serialize;
 
-use super::{signals::Signals, thresholds::Thresholds};
+use super::{
+    signals::{SOON_S, Signals},
+    thresholds::{Ramp, Thresholds},
+};
 
 /// One term of the rule: what was measured, what is asked for, and whether that is met.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -10,8 +13,11 @@ pub struct Term {
     pub name: &'static str,
     /// `None` where the signal cannot be had.
     pub value: Option<f64>,
+    /// Where the term begins to hold.
     pub threshold: f64,
     pub met: bool,
+    /// 0 when it is not met, up to 1 when there is no doubt.
+    pub confidence: f64,
     /// The value in words, with its unit and where it came from.
     pub why: String,
 }
@@ -26,6 +32,12 @@ impl Terms {
     #[must_use]
     pub fn hold(&self) -> bool {
         !self.0.is_empty() && self.0.iter().all(|term| term.met)
+    }
+
+    /// That of the least certain term: a chain of evidence is as strong as its weakest link.
+    #[must_use]
+    pub fn confidence(&self) -> f64 {
+        self.0.iter().map(|term| term.confidence).reduce(f64::min).unwrap_or(0.0)
     }
 
     /// The terms that are not met: why this is not a livelock.
@@ -44,97 +56,117 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-fn at_least(name: &'static str, value: f64, threshold: f64, why: String) -> Term {
-    Term { name, value: Some(value), threshold, met: value >= threshold, why }
+/// A term that is met or not.
+fn fact(name: &'static str, value: f64, threshold: f64, met: bool, why: String) -> Term {
+    Term { name, value: Some(value), threshold, met, confidence: f64::from(u8::from(met)), why }
 }
 
-/// The rule fitted to the lab's first runs: at the limit, the limit keeps being hit, no OOM, hardly anything to free,
-/// what is freed comes back, and soon, and it is program text, and tasks stall on it.
+/// A term that can be met more or less clearly.
+fn graded(name: &'static str, value: Option<f64>, ramp: Ramp, why: String) -> Term {
+    let confidence = value.map_or(0.0, |value| ramp.confidence(value));
+    Term { name, value, threshold: ramp.from, met: confidence > 0.0, confidence, why }
+}
+
+/// At the limit, the limit keeps being hit, no OOM, much that can't be freed, what is freed comes back, and soon, and it
+/// is program text, and so the tasks hardly get to work.
 pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
     let t = thresholds;
-    let (text_faults, text_source) = match signals.text_faults_per_s {
-        Some(rate) => (rate, "on program text"),
-        None => (signals.major_faults_per_s, "of any kind (the tracer does not see which mapping)"),
-    };
-    Terms(vec![
-        at_least(
+    let mut terms = vec![
+        fact(
             "at_limit",
             signals.at_limit,
             t.at_limit,
-            format!("memory at {} of its limit", percent(signals.at_limit)),
+            signals.at_limit >= t.at_limit,
+            format!("memory at {} of {}", percent(signals.at_limit), signals.limited_by),
         ),
-        Term {
-            name: "limit_hit",
-            value: Some(signals.max_events_per_s),
-            threshold: 0.0,
-            met: signals.max_events_per_s > 0.0,
-            why: format!("limit hit {:.1} times/s", signals.max_events_per_s),
-        },
-        Term {
-            name: "no_oom",
-            value: Some(signals.ooms as f64),
-            threshold: 0.0,
-            met: signals.ooms == 0,
-            why: if signals.ooms == 0 {
+        fact(
+            "limit_hit",
+            signals.limit_hits_per_s,
+            0.0,
+            signals.limit_hits_per_s > 0.0,
+            format!("limit hit {:.1} times/s", signals.limit_hits_per_s),
+        ),
+        fact(
+            "no_oom",
+            signals.ooms as f64,
+            0.0,
+            signals.ooms == 0,
+            if signals.ooms == 0 {
                 "the kernel's OOM killer was not asked".to_owned()
             } else {
                 format!("the kernel's OOM killer was asked {} times", signals.ooms)
             },
-        },
-        at_least(
+        ),
+        graded(
             "unreclaimable",
-            signals.unreclaimable,
+            Some(signals.unreclaimable),
             t.unreclaimable,
             format!("{} of the limit can't be reclaimed (anon + shmem)", percent(signals.unreclaimable)),
         ),
-        Term {
-            name: "refault_share",
-            value: signals.refault_share,
-            threshold: t.refault_share,
-            met: signals.refault_share.is_some_and(|share| share >= t.refault_share),
-            why: match signals.refault_share {
+        graded(
+            "refault_share",
+            signals.refault_share,
+            t.refault_share,
+            match signals.refault_share {
                 Some(share) => {
                     format!("{} of the {:.0} pages/s freed came right back", percent(share), signals.steals_per_s)
                 }
                 None => "no page was freed".to_owned(),
             },
-        },
-        at_least(
+        ),
+    ];
+    terms.extend(text(signals, t));
+    terms.push(lost(signals, t));
+    Terms(terms)
+}
+
+/// Program text is thrown out and wanted again: by the tracer's memory of which text had its last fault when, or, where
+/// that can't be had, by the number of faults and the mean lifetime of a cached page.
+fn text(signals: &Signals, t: &Thresholds) -> [Term; 2] {
+    if let Some(returns) = signals.text_returns_per_s {
+        let share = signals.text_return_share.unwrap_or(0.0);
+        return [
+            graded(
+                "text_returns",
+                Some(returns),
+                t.text_returns_per_s,
+                format!("{returns:.0} times/s program text was read again that was there {SOON_S} s ago"),
+            ),
+            graded(
+                "text_return_share",
+                Some(share),
+                t.text_return_share,
+                format!("{} of all text that had to be read", percent(share)),
+            ),
+        ];
+    }
+    let (faults, what) = match signals.text_faults_per_s {
+        Some(rate) => (rate, "faults/s on program text"),
+        None => (signals.major_faults_per_s, "major faults/s of any kind (the tracer does not see which mapping)"),
+    };
+    [
+        graded("text_faults", Some(faults), t.text_faults_per_s, format!("{faults:.0} {what}")),
+        graded(
             "turnover",
-            signals.turnover_per_s,
+            Some(signals.turnover_per_s),
             t.turnover_per_s,
             format!("a cached page lives {:.1} s", 1.0 / signals.turnover_per_s.max(1e-3)),
         ),
-        at_least(
-            "text_faults",
-            text_faults,
-            t.text_faults_per_s,
-            format!("{text_faults:.0} major faults/s {text_source}"),
-        ),
-        stall(signals, text_faults, t),
-    ])
+    ]
 }
 
-/// Tasks stall: by PSI, or by the text that they fault in again and again.
-fn stall(signals: &Signals, text_faults: f64, t: &Thresholds) -> Term {
-    let memory = signals.memory_some;
-    let any = memory.map(|memory| memory.max(signals.io_some.unwrap_or(0.0)));
-    let by_psi = memory.is_some_and(|share| share >= t.memory_some) && any.is_some_and(|share| share >= t.any_some);
-    let by_text = signals.text_faults_per_s.is_some()
-        && signals.unreclaimable >= t.text_thrash_unreclaimable
-        && signals.refault_share.is_some_and(|share| share >= t.text_thrash_refault_share)
-        && signals.turnover_per_s >= t.text_thrash_turnover_per_s
-        && text_faults >= t.text_thrash_faults_per_s;
-    let psi = match (memory, signals.io_some) {
-        (Some(memory), Some(io)) => {
-            format!("tasks stall {} of the time on memory, {} on io", percent(memory), percent(io))
+/// How little of its time the cgroup gets to compute.
+fn lost(signals: &Signals, t: &Thresholds) -> Term {
+    let waiting = signals.waiting.map_or_else(
+        || "PSI is not available".to_owned(),
+        |waiting| format!("tasks wait {} of the time", percent(waiting)),
+    );
+    match (signals.lost, signals.user_cpus, signals.system_cpus) {
+        (Some(lost), Some(user), Some(system)) => {
+            let cpus = format!("{user:.2} CPUs compute, {system:.2} are in the kernel");
+            let why = format!("{} of its time is lost: {cpus}, {waiting}", percent(lost));
+            graded("lost", Some(lost), t.lost, why)
         }
-        (Some(memory), None) => format!("tasks stall {} of the time on memory", percent(memory)),
-        (None, _) => "PSI is not available".to_owned(),
-    };
-    let why = match (by_psi, by_text) {
-        (false, true) => format!("{psi}, and the program text thrashes"),
-        _ => psi,
-    };
-    Term { name: "stall", value: any, threshold: t.any_some, met: by_psi || by_text, why }
+        _ => graded("lost", signals.waiting, t.waiting, waiting),
+    }
 }

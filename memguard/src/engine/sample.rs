@@ -143,7 +143,51 @@ pub struct ReclaimSample {
     pub wall_ns: u64,
 }
 
+/// Which limit a cgroup is up against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Limit {
+    /// memory.max: a charge that does not fit reclaims, and asks the OOM killer when nothing can be reclaimed.
+    #[default]
+    Max,
+    /// memory.high, below memory.max: what is charged above it reclaims and is throttled, and nobody is ever killed
+    /// (Documentation/admin-guide/cgroup-v2.rst).
+    High,
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Max => "memory.max",
+            Self::High => "memory.high",
+        })
+    }
+}
+
 impl Memory {
+    /// The limit that is reached first, in bytes, and which one it is; `None` without any.
+    #[must_use]
+    pub const fn limit(&self) -> Option<(u64, Limit)> {
+        match (self.max, self.high) {
+            (Some(max), Some(high)) if high < max => Some((high, Limit::High)),
+            (Some(max), _) => Some((max, Limit::Max)),
+            (None, Some(high)) => Some((high, Limit::High)),
+            (None, None) => None,
+        }
+    }
+
+    /// Times that a limit was about to be exceeded.
+    #[must_use]
+    pub const fn limit_hits(&self) -> u64 {
+        self.max_events.saturating_add(self.high_events)
+    }
+
+    /// Bytes that reclaim may drop: the LRU lists of files, and what shrinkers may free.
+    #[must_use]
+    pub const fn reclaimable(&self) -> u64 {
+        self.active_file.saturating_add(self.inactive_file)
+    }
+
     /// Bytes that reclaim cannot free without swap: anonymous memory and shmem.
     #[must_use]
     pub const fn unreclaimable(&self) -> u64 {

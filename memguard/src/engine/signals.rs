@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use memguard_common::{RETURN_BUCKETS, counters::RETURN_BOUNDS_NS};
 use serde::Serialize;
 
 use super::{
-    sample::{Sample, Stall},
+    sample::{Cpu, Limit, Sample, Stall},
     window::Window,
 };
 
@@ -14,28 +15,48 @@ use super::{
 pub struct Signals {
     /// Length of the window in seconds.
     pub window_s: f64,
-    /// memory.max in bytes.
+    /// The limit that the cgroup is up against, in bytes, and which one it is.
     pub limit: u64,
+    pub limited_by: Limit,
     /// Mean memory.current of the limit.
     pub at_limit: f64,
-    pub max_events_per_s: f64,
+    pub limit_hits_per_s: f64,
     /// `oom` events and OOM kills in the window.
     pub ooms: u64,
     /// Mean anon + shmem of the limit.
     pub unreclaimable: f64,
     /// Refaults for each page freed; `None` when nothing was freed.
     pub refault_share: Option<f64>,
-    /// How often a second the page cache was replaced as a whole.
+    /// How often a second the page cache was replaced as a whole: 1 / mean lifetime of a cached page.
     pub turnover_per_s: f64,
     pub refaults_per_s: f64,
     pub steals_per_s: f64,
+    /// Pages that reclaim looked at for each page that it freed.
+    pub scans_per_steal: Option<f64>,
     pub major_faults_per_s: f64,
-    /// Faults on program text, from the tracer.
+    /// Major faults on program text (all faults on it where major ones can't be told), from the tracer.
     pub text_faults_per_s: Option<f64>,
+    /// Major faults on program text that was there less than [`SOON_S`] ago.
+    pub text_returns_per_s: Option<f64>,
+    /// Those, of all major faults on program text; `None` when there were none.
+    pub text_return_share: Option<f64>,
     /// PSI, shares of the window.
     pub memory_some: Option<f64>,
     pub memory_full: Option<f64>,
     pub io_some: Option<f64>,
+    /// Share of the window with at least one task stalled for want of memory, and how many were on average, from the
+    /// tracer.
+    pub stall_wall: Option<f64>,
+    pub stall_tasks: Option<f64>,
+    /// CPUs kept busy in user space, and in the kernel.
+    pub user_cpus: Option<f64>,
+    pub system_cpus: Option<f64>,
+    /// Share of the window in which at least one task waited, for memory or for a disk: the greatest of PSI's and the
+    /// tracer's.
+    pub waiting: Option<f64>,
+    /// Of the time that the tasks would work, how much they do not: 1 - user / (user + system + waiting). `None` without
+    /// cpu.stat.
+    pub lost: Option<f64>,
     /// Reclaim cycles, from the tracer.
     pub cycles_per_s: Option<f64>,
     /// Cycles that freed nothing, in the window.
@@ -46,11 +67,29 @@ pub struct Signals {
     pub reclaim_tasks: Option<f64>,
 }
 
+/// Text that comes back within this time, in seconds, was thrown out too soon: the third bound of
+/// [`memguard_common::counters::RETURN_BOUNDS_NS`].
+pub(super) const SOON_S: u64 = 8;
+const SOON_BUCKETS: usize = 3;
+
+const _: () = assert!(RETURN_BOUNDS_NS[SOON_BUCKETS - 1] == SOON_S * 1_000_000_000);
+
+fn lost(user: f64, system: f64, waiting: f64) -> f64 {
+    let all = user + system + waiting;
+    // A cgroup that does nothing at all loses nothing.
+    if all > 0.0 { 1.0 - user / all } else { 0.0 }
+}
+
+/// Returns within [`SOON_S`].
+fn soon(returns: &[u64; RETURN_BUCKETS]) -> u64 {
+    returns[..SOON_BUCKETS].iter().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
 impl Signals {
     /// The signals of a complete window on a cgroup that has a limit.
     pub(super) fn of(window: &Window, page_size: u64) -> Option<Self> {
         let (first, last) = window.ends()?;
-        let limit = last.memory.max.filter(|max| *max > 0)?;
+        let (limit, limited_by) = last.memory.limit().filter(|(limit, _)| *limit > 0)?;
         let seconds = last.at.saturating_sub(first.at).as_secs_f64();
         let delta = |value: fn(&Sample) -> u64| value(last).saturating_sub(value(first));
         let per_s = |count: u64| count as f64 / seconds;
@@ -59,31 +98,52 @@ impl Signals {
             let time = kind(value(last)?).saturating_sub(kind(value(first)?));
             Some((time.as_secs_f64() / seconds).min(1.0))
         };
+        let busy =
+            |kind: fn(Cpu) -> Duration| Some(kind(last.cpu?).saturating_sub(kind(first.cpu?)).as_secs_f64() / seconds);
         let share_of_limit = |bytes: f64| bytes / limit as f64;
 
         let steals = delta(|s| s.memory.steals);
         let refaults = delta(|s| s.memory.refaults);
         // An empty page cache would divide by zero; then the turnover is as high as it gets.
         let cached_pages = window.mean(|s| s.memory.page_cache() as f64 / page_size as f64).max(1.0);
+        let (user, system) = (busy(|cpu| cpu.user), busy(|cpu| cpu.system));
+        let memory_some = stalled(|s| s.pressure.memory, |stall| stall.some);
+        let io_some = stalled(|s| s.pressure.io, |stall| stall.some);
+        let stall_wall = traced(|s| Some(s.tracer?.stall?.wall_ns)).map(|ns| (per_s(ns) / 1e9).min(1.0));
+        let waiting = [memory_some, io_some, stall_wall].into_iter().flatten().reduce(f64::max);
+        let text_faults = traced(|s| s.tracer?.text_faults);
+        let text_returns = traced(|s| Some(soon(&s.tracer?.text_returns?)));
         Some(Self {
             window_s: seconds,
             limit,
+            limited_by,
             at_limit: share_of_limit(window.mean(|s| s.memory.current as f64)),
-            max_events_per_s: per_s(delta(|s| s.memory.max_events)),
-            ooms: delta(|s| s.memory.oom_events) + delta(|s| s.memory.oom_kills),
+            limit_hits_per_s: per_s(delta(|s| s.memory.limit_hits())),
+            ooms: delta(|s| s.memory.oom_events).saturating_add(delta(|s| s.memory.oom_kills)),
             unreclaimable: share_of_limit(window.mean(|s| s.memory.unreclaimable() as f64)),
             refault_share: (steals > 0).then(|| refaults as f64 / steals as f64),
             turnover_per_s: per_s(steals) / cached_pages,
             refaults_per_s: per_s(refaults),
             steals_per_s: per_s(steals),
+            scans_per_steal: (steals > 0).then(|| delta(|s| s.memory.scans) as f64 / steals as f64),
             major_faults_per_s: per_s(delta(|s| s.memory.major_faults)),
-            text_faults_per_s: traced(|s| s.tracer?.text_faults).map(per_s),
-            memory_some: stalled(|s| s.pressure.memory, |stall| stall.some),
+            text_faults_per_s: text_faults.map(per_s),
+            text_returns_per_s: text_returns.map(per_s),
+            text_return_share: text_returns
+                .zip(text_faults.filter(|faults| *faults > 0))
+                .map(|(returns, faults)| returns as f64 / faults as f64),
+            memory_some,
             memory_full: stalled(|s| s.pressure.memory, |stall| stall.full),
-            io_some: stalled(|s| s.pressure.io, |stall| stall.some),
+            io_some,
+            stall_wall,
+            stall_tasks: traced(|s| Some(s.tracer?.stall?.task_ns)).map(|ns| per_s(ns) / 1e9),
+            user_cpus: user,
+            system_cpus: system,
+            waiting,
+            lost: user.zip(system).map(|(user, system)| lost(user, system, waiting.unwrap_or(0.0))),
             cycles_per_s: traced(|s| Some(s.tracer?.reclaim?.cycles)).map(per_s),
             empty_cycles: traced(|s| Some(s.tracer?.reclaim?.empty_cycles)),
-            reclaim_wall: traced(|s| Some(s.tracer?.reclaim?.wall_ns)).map(|ns| per_s(ns) / 1e9),
+            reclaim_wall: traced(|s| Some(s.tracer?.reclaim?.wall_ns)).map(|ns| (per_s(ns) / 1e9).min(1.0)),
             reclaim_tasks: traced(|s| Some(s.tracer?.reclaim?.task_ns)).map(|ns| per_s(ns) / 1e9),
         })
     }

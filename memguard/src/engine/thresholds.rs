@@ -1,7 +1,7 @@
-//! Every number that a verdict depends on, in one place.
+//! How the engine is set: every number that a verdict depends on, with the reason for it, in this one place.
 //!
-//! The defaults are the rule that scored no false alarm in 32 healthy runs and met every permanent hang in the lab;
-//! each threshold names the runs that it lies between. Figures are medians over 10 s windows.
+//! A term of the rule has two thresholds, a [`Ramp`]: where it begins to hold, and where it leaves no doubt. What lies
+//! between counts for less, so a clear hang is a livelock after [`Settings::hold`] and an unclear one later.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ pub struct Settings {
     /// Length of the sliding window over which signals are computed. Shorter ones flap on bursts.
     #[serde(with = "super::ns")]
     pub window: Duration,
-    /// For how long the rule has to hold, on windows one after another, before it is a livelock.
+    /// Evidence that makes a livelock: for how long the rule has to hold beyond doubt.
     #[serde(with = "super::ns")]
     pub hold: Duration,
-    /// So many evaluations in a row that fail end a suspicion; time in fewer does not count as held.
+    /// So many evaluations in a row that fail end a suspicion; time in fewer does not count.
     pub grace_ticks: u32,
     /// After an action on a cgroup nothing is decided about it for this long.
     #[serde(with = "super::ns")]
@@ -29,8 +29,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            window: Duration::from_secs(10),
-            hold: Duration::from_secs(30),
+            window: Duration::from_secs(5),
+            hold: Duration::from_secs(10),
             grace_ticks: 3,
             post_action_delay: Duration::from_secs(30),
             page_size: 4096,
@@ -39,52 +39,70 @@ impl Default for Settings {
     }
 }
 
+/// Where a term begins to hold, and where it leaves no doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ramp {
+    pub from: f64,
+    pub sure: f64,
+}
+
+/// Confidence of a term that has only just begun to hold: a hang that is no clearer than this takes three times as long
+/// to be called one.
+const LEAST_CONFIDENCE: f64 = 1.0 / 3.0;
+
+impl Ramp {
+    const fn new(from: f64, sure: f64) -> Self {
+        Self { from, sure }
+    }
+
+    /// 0 below `from`, [`LEAST_CONFIDENCE`] at it, 1 at `sure` and above.
+    #[must_use]
+    pub fn confidence(&self, value: f64) -> f64 {
+        if value.is_nan() || value < self.from {
+            0.0
+        } else if value >= self.sure || self.sure <= self.from {
+            1.0
+        } else {
+            LEAST_CONFIDENCE + (1.0 - LEAST_CONFIDENCE) * (value - self.from) / (self.sure - self.from)
+        }
+    }
+}
+
 /// What each term of the rule asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Thresholds {
-    /// Mean memory.current, as a share of memory.max. A livelock sits at its limit all the time.
+    /// Mean memory.current, as a share of the limit. A livelock sits at its limit all the time.
     pub at_limit: f64,
-    /// anon + shmem as a share of memory.max. Hangs: 69 to 98 %; streaming and scanning: 0 to 59 %.
-    pub unreclaimable: f64,
-    /// Refaults for each page freed. Hangs 0.76 to 1; a stream through fresh data 0.
-    pub refault_share: f64,
-    /// How often per second the page cache is replaced as a whole: 1 / mean lifetime of a cached page. Permanent hangs
-    /// 0.18 to 37; overcommit that still works 0.03 to 0.11.
-    pub turnover_per_s: f64,
-    /// Major faults per second on program text (all major ones where the mapping is not known). Hangs 8 to 660.
-    pub text_faults_per_s: f64,
-    /// PSI memory `some`, as a share of time.
-    pub memory_some: f64,
-    /// The greater of PSI memory `some` and io `some`, as a share of time.
-    pub any_some: f64,
-    /// Hangs of real programs stayed below both PSI thresholds (memory some 7 to 24 %). What they had in plenty was
-    /// text that came back as soon as it was dropped, with hardly anything else to drop. All four of these together
-    /// stand in for PSI: unreclaimable share (hangs 95 to 98 %) ...
-    pub text_thrash_unreclaimable: f64,
-    /// ... refaults for each page freed (about 1) ...
-    pub text_thrash_refault_share: f64,
-    /// ... turnover per second (0.27 in a hang on a slow disk, whose PSI memory some swings around 15 %; else 0.5 to 37;
-    /// overcommit that works with as much anonymous memory: 0.03 to 0.05) ...
-    pub text_thrash_turnover_per_s: f64,
-    /// ... and major faults on text per second (65 to 660; slow but working programs with as much anonymous memory: up
-    /// to 8).
-    pub text_thrash_faults_per_s: f64,
+    /// anon + shmem as a share of the limit: what reclaim can't touch without swap.
+    pub unreclaimable: Ramp,
+    /// Refaults for each page freed. A stream through fresh data has 0, a hang 0.7 to 1.
+    pub refault_share: Ramp,
+    /// Major faults per second on text that was there a moment ago ([`super::signals::SOON_S`]).
+    pub text_returns_per_s: Ramp,
+    /// Those, of all major faults on text: a start-up faults in much text, but each piece of it once.
+    pub text_return_share: Ramp,
+    /// Where the tracer can't tell which text comes back: major faults per second on text, or of any kind.
+    pub text_faults_per_s: Ramp,
+    /// ... and how often per second the page cache is replaced as a whole: 1 / mean lifetime of a cached page.
+    pub turnover_per_s: Ramp,
+    /// Of the time, how much the cgroup's tasks lose: 1 - user time / (user time + kernel time + waiting).
+    pub lost: Ramp,
+    /// Where there is no cpu.stat: the share of time in which a task waits.
+    pub waiting: Ramp,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
         Self {
             at_limit: 0.95,
-            unreclaimable: 0.70,
-            refault_share: 0.5,
-            turnover_per_s: 0.10,
-            text_faults_per_s: 3.0,
-            memory_some: 0.15,
-            any_some: 0.50,
-            text_thrash_unreclaimable: 0.90,
-            text_thrash_refault_share: 0.8,
-            text_thrash_turnover_per_s: 0.15,
-            text_thrash_faults_per_s: 20.0,
+            unreclaimable: Ramp::new(0.50, 0.75),
+            refault_share: Ramp::new(0.5, 0.8),
+            text_returns_per_s: Ramp::new(5.0, 30.0),
+            text_return_share: Ramp::new(0.35, 0.7),
+            text_faults_per_s: Ramp::new(20.0, 100.0),
+            turnover_per_s: Ramp::new(0.15, 0.5),
+            lost: Ramp::new(0.80, 0.90),
+            waiting: Ramp::new(0.50, 0.80),
         }
     }
 }

@@ -151,12 +151,15 @@ pub fn fresh_check(
         return changed("no process is left in it".to_owned());
     }
     let memory = owner.memory().map_err(gone)?;
-    let Some(max) = memory.max else { return changed("its limit was lifted".to_owned()) };
-    if max != verdict.signals.limit {
-        return changed(format!("its limit was changed from {} to {max} bytes", verdict.signals.limit));
+    let Some((limit, which)) = memory.limit() else { return changed("its limit was lifted".to_owned()) };
+    if (limit, which) != (verdict.signals.limit, verdict.signals.limited_by) {
+        return changed(format!(
+            "its limit was changed from {} of {} to {which} of {limit} bytes",
+            verdict.signals.limited_by, verdict.signals.limit
+        ));
     }
-    if (memory.current as f64) < max as f64 * thresholds.at_limit {
-        return changed(format!("it uses {} of {max} bytes now", memory.current));
+    if (memory.current as f64) < limit as f64 * thresholds.at_limit {
+        return changed(format!("it uses {} of {limit} bytes now", memory.current));
     }
     if memory.oom_kills != oom_kills_then {
         return changed("the kernel's OOM killer has acted".to_owned());
@@ -231,7 +234,7 @@ mod tests {
         use super::*;
         use crate::{
             cgroup::fake_cgroup,
-            engine::{Engine, Memory, Pressure, Sample, Settings, Stall, State, Verdict},
+            engine::{Cpu, Engine, Memory, Pressure, Sample, Settings, Stall, State, Verdict},
         };
 
         /// A verdict on the cgroup at `path`, from the engine itself.
@@ -256,7 +259,7 @@ mod tests {
                     at: time,
                     memory,
                     pressure: Pressure { memory: stall, io: stall },
-                    cpu: None,
+                    cpu: Some(Cpu { user: Duration::ZERO, system: time }),
                     tracer: None,
                 };
                 let observation = engine.observe(UnitId(handle.inode()), sample);

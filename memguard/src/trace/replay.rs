@@ -147,7 +147,7 @@ mod tests {
         let verdicts: Vec<_> = replay.verdicts().collect();
         assert_eq!(verdicts.len(), 1);
         assert_eq!(verdicts[0].0.cgroup, "a.scope");
-        assert!((29.0..33.0).contains(&verdicts[0].1.at_s), "{}", verdicts[0].1.at_s);
+        assert!((24.0..27.0).contains(&verdicts[0].1.at_s), "{}", verdicts[0].1.at_s);
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
         let mut recording = recorded();
         for entry in &mut recording.entries {
             if let Entry::Start(start) = entry {
-                start.settings.thresholds.unreclaimable = 0.99;
+                start.settings.thresholds.unreclaimable.from = 0.97;
             }
         }
         assert!(replay(&recording.entries, None).different.unwrap() > 0);
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn other_settings_are_tried_without_complaint() {
         let recording = recorded();
-        let longer = Settings { hold: Duration::from_secs(45), ..Settings::default() };
+        let longer = Settings { hold: Duration::from_secs(60), ..Settings::default() };
         let replay = replay(&recording.entries, Some(&longer));
         assert_eq!(replay.different, None);
         assert_eq!(replay.verdicts().count(), 0);
