@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod cgroup;
 pub mod cli;
+pub mod config;
 pub mod engine;
 pub mod kernel;
 pub mod protect;

@@ -1,11 +1,14 @@
 //! The command line.
 
+mod config;
 mod doctor;
+mod engine;
 mod replay;
 mod run;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 /// Finds containers that hang in memory reclaim instead of running out of memory, and ends them.
@@ -27,8 +30,12 @@ struct Cli {
 enum Command {
     /// Watch the cgroups of this machine.
     Run(run::Args),
-    /// Run the engine over recordings made with `memguard run --record`, and tell what it makes of them.
+    /// Write down all that the engine sees, and do nothing else: `memguard run --mode observe --record FILE`.
+    Record(run::RecordArgs),
+    /// Run the engine, and other people's rules, over recordings, and tell what they make of them.
     Replay(replay::Args),
+    /// Show what can be set, or check a configuration file.
+    Config(config::Args),
     /// Tell what this machine offers, what memguard makes of it, and what is lost.
     Doctor(doctor::Args),
 }
@@ -38,13 +45,23 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Record(args) => run::record(args),
         Command::Replay(args) => replay::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("memguard: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("can't write the answer"),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -1,30 +1,34 @@
 //! `memguard replay`: recordings, judged again.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
 use serde::Serialize;
 
-use super::run::seconds_between;
+use super::engine::EngineArgs;
 use crate::{
-    engine::{Settings, State},
+    engine::{State, baselines::Baseline},
     telemetry::escaped,
-    trace::{self, Damage, Moment, Replay, Start},
+    trace::{self, Damage, Judge, Moment, Replay, Start, Without},
 };
 
+/// Exit status 3: the engine now decides otherwise than when the recording was made.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Recordings.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Seconds over which signals are computed, instead of what the recording was made with.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds_between(2, 300))]
-    window: Option<Duration>,
+    /// Who judges: `memguard`, one of the other people's rules that it is compared with (`report-trigger`,
+    /// `psi-full-10`, `systemd-oomd`, `oomd`, `wait-for-oom`), or `all`. May be given again.
+    #[arg(long, value_name = "NAME", default_value = "memguard")]
+    rule: Vec<String>,
 
-    /// Seconds for which the rule has to hold, instead of what the recording was made with.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds_between(1, 3600))]
-    hold: Option<Duration>,
+    /// Take a source of signals away, as on a machine that does not have it. May be given again.
+    #[arg(long, value_enum)]
+    without: Vec<Without>,
+
+    #[command(flatten)]
+    engine: EngineArgs,
 
     /// One JSON object for each recording.
     #[arg(long)]
@@ -40,50 +44,54 @@ struct Report<'a> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
+    let judges = args.judges()?;
     let mut different = false;
     for path in &args.files {
         let recording = trace::read(path)?;
-        let settings = args.settings(&recording.entries);
-        let replay = trace::replay(&recording.entries, settings.as_ref());
+        let replay = trace::replay(&recording.entries, &judges, &args.without);
         different |= replay.different.is_some_and(|count| count > 0);
         let file = escaped(&path.to_string_lossy());
-        let written = if args.json {
+        let mut text = String::new();
+        if args.json {
             let report = Report { file, replay: &replay, damage: recording.damage.as_ref().map(ToString::to_string) };
-            serde_json::to_writer(&mut out, &report).map_err(Into::into).and_then(|()| writeln!(out))
+            text = serde_json::to_string(&report)?;
+            text.push('\n');
         } else {
-            print(&mut out, &file, &replay, recording.damage.as_ref())
-        };
-        match written {
-            // A reader that has seen enough (`| head`) is no failure.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
-            other => other.context("can't write the report")?,
+            print(&mut text, &file, &replay, recording.damage.as_ref())?;
         }
+        super::print(&text)?;
     }
     Ok(if different { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
 
 impl Args {
-    /// The recording's own, but for what was asked for; `None` to take them as they are.
-    fn settings(&self, entries: &[trace::Entry]) -> Option<Settings> {
-        if self.window.is_none() && self.hold.is_none() {
-            return None;
+    /// In the order in which they were named, each once.
+    fn judges(&self) -> anyhow::Result<Vec<Judge>> {
+        let ours = if self.engine.any() { Judge::Engine(Box::new(self.engine.settings()?)) } else { Judge::Recorded };
+        let mut judges = Vec::new();
+        for name in &self.rule {
+            match name.as_str() {
+                "memguard" => judges.push(ours.clone()),
+                "all" => {
+                    judges.push(ours.clone());
+                    judges.extend(Baseline::ALL.map(Judge::Baseline));
+                }
+                name => judges.push(Judge::Baseline(name.parse().map_err(anyhow::Error::msg)?)),
+            }
         }
-        let recorded = entries.iter().find_map(|entry| match entry {
-            trace::Entry::Start(start) => Some(start.settings.clone()),
-            _ => None,
-        });
-        let recorded = recorded.unwrap_or_default();
-        Some(Settings {
-            window: self.window.unwrap_or(recorded.window),
-            hold: self.hold.unwrap_or(recorded.hold),
-            ..recorded
-        })
+        let mut once: Vec<Judge> = Vec::new();
+        for judge in judges {
+            if !once.contains(&judge) {
+                once.push(judge);
+            }
+        }
+        Ok(once)
     }
 }
 
-fn print(out: &mut impl Write, file: &str, replay: &Replay, damage: Option<&Damage>) -> std::io::Result<()> {
-    writeln!(out, "{file}: {} samples of {} cgroups", replay.samples, replay.units.len())?;
+fn print(out: &mut String, file: &str, replay: &Replay, damage: Option<&Damage>) -> std::fmt::Result {
+    let cgroups = replay.rules.first().map_or(0, |rule| rule.units.len());
+    writeln!(out, "{file}: {} samples of {cgroups} cgroups", replay.samples)?;
     for Start { version, kernel, signals_from, .. } in &replay.starts {
         let (version, kernel) = (escaped(version), escaped(kernel));
         writeln!(out, "  recorded by memguard {version} on Linux {kernel}, signals: {}", escaped(signals_from))?;
@@ -97,12 +105,17 @@ fn print(out: &mut impl Write, file: &str, replay: &Replay, damage: Option<&Dama
     match replay.different {
         Some(0) => writeln!(out, "  the engine decides as it did then, to the last bit")?,
         Some(count) => writeln!(out, "  THE ENGINE DECIDES OTHERWISE NOW in {count} samples")?,
-        None => writeln!(out, "  run with other settings than it was recorded with")?,
+        None => writeln!(out, "  run with other settings, rules or signals than it was recorded with")?,
     }
-    for unit in &replay.units {
-        writeln!(out, "  {} ({:.0} s)", escaped(&unit.cgroup), unit.watched_s)?;
-        for moment in &unit.moments {
-            writeln!(out, "  {:8.1} s  {}", moment.at_s, told(moment))?;
+    for rule in &replay.rules {
+        if replay.rules.len() > 1 {
+            writeln!(out, "  rule {}", rule.rule)?;
+        }
+        for unit in &rule.units {
+            writeln!(out, "  {} ({:.0} s)", escaped(&unit.cgroup), unit.watched_s)?;
+            for moment in &unit.moments {
+                writeln!(out, "  {:8.1} s  {}", moment.at_s, told(moment))?;
+            }
         }
     }
     Ok(())

@@ -7,8 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use clap::Parser as _;
 use glob::Pattern;
 
+use super::engine::EngineArgs;
 use crate::{
     agent::{Agent, Config},
     cgroup::{CgroupRoot, own_cgroup},
@@ -35,13 +37,8 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
 
-    /// Seconds over which signals are computed.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_between(2, 300))]
-    window: Duration,
-
-    /// Seconds for which the rule has to hold before it is a livelock.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds_between(1, 3600))]
-    hold: Duration,
+    #[command(flatten)]
+    engine: EngineArgs,
 
     /// Never kill cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Slices,
     /// pods, the root, memguard's own cgroup and the services that a node needs are never killed anyway.
@@ -89,8 +86,56 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::new(text).map_err(|error| error.to_string())
 }
 
+/// `memguard record`: what `run` takes and makes sense without acting, and where to write.
+#[derive(Debug, clap::Args)]
+pub(super) struct RecordArgs {
+    /// The recording; one that is there is continued.
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+
+    /// The cgroup v2 tree to watch.
+    #[arg(long, value_name = "PATH", default_value = "/sys/fs/cgroup")]
+    cgroup_root: PathBuf,
+
+    /// End after so many seconds; until Ctrl-C without it.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_between(1, 31_536_000))]
+    duration: Option<Duration>,
+
+    /// Work from cgroup files alone, without eBPF.
+    #[arg(long)]
+    no_tracer: bool,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Only so that `record` gets `run`'s defaults from one place.
+#[derive(clap::Parser)]
+struct Defaults {
+    #[command(flatten)]
+    args: Args,
+}
+
+pub(super) fn record(args: RecordArgs) -> anyhow::Result<ExitCode> {
+    let RecordArgs { out, cgroup_root, duration, no_tracer, engine } = args;
+    let defaults = Defaults::try_parse_from(["memguard"])?.args;
+    let code = run(&Args {
+        cgroup_root,
+        duration,
+        no_tracer,
+        engine,
+        mode: Mode::Observe,
+        record: Some(out.clone()),
+        ..defaults
+    })?;
+    let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
+    eprintln!("{}: {} KiB; `memguard replay` reads it", out.display(), bytes.div_ceil(1024));
+    Ok(code)
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let began = std::time::Instant::now();
+    let settings = Settings { page_size: rustix::param::page_size() as u64, ..args.engine.settings()? };
     let root = CgroupRoot::new(&args.cgroup_root);
     if let Some(obstacle) = root.facts().obstacle() {
         bail!("{obstacle}");
@@ -135,12 +180,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let config = Config {
         mode: args.mode,
-        engine: Settings {
-            window: args.window,
-            hold: args.hold,
-            page_size: rustix::param::page_size() as u64,
-            ..Settings::default()
-        },
+        engine: settings,
         policy: {
             let mut policy = Policy::default();
             policy.protect.extend(args.protect.iter().cloned());

@@ -189,7 +189,9 @@ impl Watched {
             }
             Some(_) => State::Suspect,
             None => match &signals {
-                Some(s) if s.at_limit >= settings.thresholds.at_limit && s.limit_hits_per_s > 0.0 => State::Pressed,
+                Some(s) if s.at_limit >= settings.thresholds.at_limit.from && s.limit_hits_per_s > 0.0 => {
+                    State::Pressed
+                }
                 _ => State::Calm,
             },
         };

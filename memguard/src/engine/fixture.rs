@@ -15,6 +15,7 @@ pub(crate) fn hang(second: u64) -> Sample {
             max: Some(512 * MIB),
             anon: 480 * MIB,
             file: 24 * MIB,
+            scans: 9000 * second,
             steals: 3300 * second,
             refaults: 3290 * second,
             major_faults: 140 * second,

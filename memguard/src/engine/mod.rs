@@ -3,6 +3,7 @@
 //! Pure. It has no clock, reads no file and talks to nobody: time is a member of each [`Sample`], so the same samples
 //! give the same verdicts, bit for bit, live or replayed.
 
+pub mod baselines;
 mod detector;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -17,7 +18,7 @@ pub use detector::{Engine, Observation, State, Verdict};
 pub use rule::{Term, Terms};
 pub use sample::{Cpu, Limit, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample};
 pub use signals::Signals;
-pub use thresholds::{Ramp, Settings, Thresholds};
+pub use thresholds::{KNOBS, Knob, Profile, Ramp, Settings, Thresholds};
 
 /// Names a watched cgroup: its id in cgroup v2, the inode number of its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

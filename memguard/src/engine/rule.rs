@@ -75,8 +75,8 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
         fact(
             "at_limit",
             signals.at_limit,
-            t.at_limit,
-            signals.at_limit >= t.at_limit,
+            t.at_limit.from,
+            signals.at_limit >= t.at_limit.from,
             format!("memory at {} of {}", percent(signals.at_limit), signals.limited_by),
         ),
         fact(

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the engine watches a cgroup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// Length of the sliding window over which signals are computed. Shorter ones flap on bursts.
     #[serde(with = "super::ns")]
@@ -26,11 +27,43 @@ pub struct Settings {
     pub thresholds: Thresholds,
 }
 
+/// How much evidence is asked for before a cgroup is called a livelock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// 5 s, ten in all: for jobs that are cheap to run again.
+    Fast,
+    /// 10 s, fifteen in all.
+    #[default]
+    Default,
+    /// 55 s, a minute in all: for jobs that thrash at times and recover.
+    Careful,
+}
+
+impl Profile {
+    #[must_use]
+    pub const fn hold(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Fast => 5,
+            Self::Default => 10,
+            Self::Careful => 55,
+        })
+    }
+}
+
+impl Settings {
+    /// The defaults, with the evidence that a profile asks for.
+    #[must_use]
+    pub fn profile(profile: Profile) -> Self {
+        Self { hold: profile.hold(), ..Self::default() }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             window: Duration::from_secs(5),
-            hold: Duration::from_secs(10),
+            hold: Profile::Default.hold(),
             grace_ticks: 3,
             post_action_delay: Duration::from_secs(30),
             page_size: 4096,
@@ -40,10 +73,29 @@ impl Default for Settings {
 }
 
 /// Where a term begins to hold, and where it leaves no doubt.
+///
+/// Written as `{ from = 0.5, sure = 0.8 }`, or as one number for both.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written")]
 pub struct Ramp {
     pub from: f64,
     pub sure: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    One(f64),
+    Two { from: f64, sure: f64 },
+}
+
+impl From<Written> for Ramp {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::One(both) => Self { from: both, sure: both },
+            Written::Two { from, sure } => Self { from, sure },
+        }
+    }
 }
 
 /// Confidence of a term that has only just begun to hold: a hang that is no clearer than this takes three times as long
@@ -68,41 +120,96 @@ impl Ramp {
     }
 }
 
-/// What each term of the rule asks for.
+/// What each term of the rule asks for. [`KNOBS`] says what each is for, and why it is what it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Thresholds {
-    /// Mean memory.current, as a share of the limit. A livelock sits at its limit all the time.
-    pub at_limit: f64,
-    /// anon + shmem as a share of the limit: what reclaim can't touch without swap.
+    pub at_limit: Ramp,
     pub unreclaimable: Ramp,
-    /// Refaults for each page freed. A stream through fresh data has 0, a hang 0.7 to 1.
     pub refault_share: Ramp,
-    /// Major faults per second on text that was there a moment ago ([`super::signals::SOON_S`]).
     pub text_returns_per_s: Ramp,
-    /// Those, of all major faults on text: a start-up faults in much text, but each piece of it once.
     pub text_return_share: Ramp,
-    /// Where the tracer can't tell which text comes back: major faults per second on text, or of any kind.
     pub text_faults_per_s: Ramp,
-    /// ... and how often per second the page cache is replaced as a whole: 1 / mean lifetime of a cached page.
     pub turnover_per_s: Ramp,
-    /// Of the time, how much the cgroup's tasks lose: 1 - user time / (user time + kernel time + waiting).
     pub lost: Ramp,
-    /// Where there is no cpu.stat: the share of time in which a task waits.
     pub waiting: Ramp,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
         Self {
-            at_limit: 0.95,
+            at_limit: Ramp::new(0.95, 0.95),
             unreclaimable: Ramp::new(0.50, 0.75),
             refault_share: Ramp::new(0.5, 0.8),
             text_returns_per_s: Ramp::new(5.0, 30.0),
             text_return_share: Ramp::new(0.35, 0.7),
             text_faults_per_s: Ramp::new(20.0, 100.0),
             turnover_per_s: Ramp::new(0.15, 0.5),
-            lost: Ramp::new(0.80, 0.90),
+            lost: Ramp::new(0.85, 0.95),
             waiting: Ramp::new(0.50, 0.80),
         }
     }
+}
+
+/// A threshold as an operator sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Knob {
+    pub name: &'static str,
+    pub unit: &'static str,
+    /// What makes sense.
+    pub range: (f64, f64),
+    /// What it measures, and the reason for the default.
+    pub why: &'static str,
+    get: fn(&Thresholds) -> Ramp,
+    set: fn(&mut Thresholds) -> &mut Ramp,
+}
+
+impl Knob {
+    #[must_use]
+    pub fn get(&self, thresholds: &Thresholds) -> Ramp {
+        (self.get)(thresholds)
+    }
+
+    pub fn set(&self, thresholds: &mut Thresholds, ramp: Ramp) {
+        *(self.set)(thresholds) = ramp;
+    }
+}
+
+macro_rules! knobs {
+    ($($name:ident, $unit:literal, $least:literal..=$most:literal, $why:literal;)+) => {
+        /// Every threshold of the rule.
+        pub const KNOBS: &[Knob] = &[$(Knob {
+            name: stringify!($name),
+            unit: $unit,
+            range: ($least, $most),
+            why: $why,
+            get: |thresholds| thresholds.$name,
+            set: |thresholds| &mut thresholds.$name,
+        }),+];
+    };
+}
+
+knobs! {
+    at_limit, "share of the limit", 0.5..=1.0,
+        "Mean memory.current. A livelock sits at its limit all the time; below it reclaim has no reason to run.";
+    unreclaimable, "share of the limit", 0.0..=1.0,
+        "anon + shmem: what reclaim can't touch without swap. Hangs had 64 % and more, mostly over 90 %; programs that \
+         only read files have next to none.";
+    refault_share, "refaults for each page freed", 0.0..=2.0,
+        "Whether what is freed is wanted again. Hangs 0.7 to 1. Necessary, and alone worth nothing: any loop over a file \
+         larger than its limit has 1 too.";
+    text_returns_per_s, "1/s", 0.0..=1000000.0,
+        "Major faults on program text that had one less than 8 s ago. Reading, scanning and databases have none, however \
+         large; hangs 60 on a disk of 150 IOPS, 1000 on one of 3000.";
+    text_return_share, "share of major faults on text", 0.0..=1.0,
+        "A start-up faults in much text, but each piece of it once. In hangs 80 to 99 % comes back within 8 s.";
+    text_faults_per_s, "1/s", 0.0..=1000000.0,
+        "Where the tracer can't tell which text comes back: faults on text, or major faults of any kind.";
+    turnover_per_s, "1/s", 0.0..=1000.0,
+        "... and 1 / mean lifetime of a cached page. Hangs 0.2 to 8; overcommit that works 0.03 to 0.6.";
+    lost, "share of its time", 0.0..=1.0,
+        "1 - user time / (user time + kernel time + waiting for memory or disk). Hangs 0.91 to 1. Programs whose text is \
+         thrown out and comes back just as often, but which go on at a third or more of their speed: 0.35 to 0.83.";
+    waiting, "share of time", 0.0..=1.0,
+        "Where there is no cpu.stat: how much of the time a task waits.";
 }

@@ -158,7 +158,7 @@ pub fn fresh_check(
             verdict.signals.limited_by, verdict.signals.limit
         ));
     }
-    if (memory.current as f64) < limit as f64 * thresholds.at_limit {
+    if (memory.current as f64) < limit as f64 * thresholds.at_limit.from {
         return changed(format!("it uses {} of {limit} bytes now", memory.current));
     }
     if memory.oom_kills != oom_kills_then {

@@ -4,12 +4,14 @@
 //! samples give the same states and verdicts, bit for bit. What memguard decided at the time is in the recording too,
 //! which lets a replay say whether it still decides so.
 
+mod degrade;
 mod entry;
 mod file;
 mod recorder;
 mod replay;
 
+pub use degrade::{Without, degrade};
 pub use entry::{Decided, Entry, Start};
 pub use file::{Damage, Reader, Recording, TraceError, Writer, read};
 pub use recorder::Recorder;
-pub use replay::{Moment, Replay, UnitReplay, replay};
+pub use replay::{Judge, Moment, Replay, RuleReplay, UnitReplay, replay};
