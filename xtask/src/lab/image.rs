@@ -1,4 +1,7 @@
-//! The guests' root disk: an ext4 image with Debian's python, the listener's shared objects and a big file.
+//! The guests' root disk: an ext4 image with programs of Debian, the listener's shared objects, and what the workloads
+//! read: a big file, a source tree, a database, a package.
+
+mod data;
 
 use std::{
     fs::{self, File},
@@ -16,16 +19,36 @@ use crate::{
 };
 
 /// Counts up when what is made here changes in a way that its sources do not show.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Debian's packages on the disk, with all that they depend on.
-const PACKAGES: &[&str] = &["python3"];
+const PACKAGES: &[&str] = &[
+    "coreutils",
+    "dash",
+    "dpkg",
+    "findutils",
+    "gcc",
+    "git",
+    "grep",
+    "libc6-dev",
+    "make",
+    "nodejs",
+    "python3",
+    "ripgrep",
+    "sqlite3",
+    "tar",
+    "zstd",
+];
+/// What nobody runs or reads in a guest.
+const LEFT_OUT: &[&str] = &["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/nodejs"];
+/// The package that guests unpack: some ten MiB, thirty unpacked.
+const UNPACKED: &str = "cpp-12_";
 const SUITES: &[&str] = &["bookworm", "bookworm-security"];
 /// Shared objects of the listener: 17 of 12 MiB are 204 MiB of text.
 const TEXT_OBJECTS: u32 = 17;
 const TEXT_PAGES: u32 = 3072;
 /// The file that is streamed, scanned and mapped: larger than any limit.
 const BIG_FILE_MIB: u32 = 768;
-const IMAGE_MIB: u32 = 2048;
+const IMAGE_MIB: u32 = 3072;
 
 /// Sources that end up on the disk.
 const SOURCES: &[&str] = &["text.S", "report.py"];
@@ -42,10 +65,10 @@ fn key() -> anyhow::Result<String> {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
         }
     };
-    for number in [VERSION, TEXT_OBJECTS, TEXT_PAGES, BIG_FILE_MIB, IMAGE_MIB] {
+    for number in [VERSION, TEXT_OBJECTS, TEXT_PAGES, BIG_FILE_MIB, IMAGE_MIB].into_iter().chain(data::SIZES) {
         add(&number.to_ne_bytes());
     }
-    for name in PACKAGES.iter().chain(SUITES) {
+    for name in PACKAGES.iter().chain(SUITES).chain(LEFT_OUT).chain(&[UNPACKED]) {
         add(name.as_bytes());
     }
     for name in SOURCES {
@@ -95,9 +118,22 @@ fn make(path: &Path) -> anyhow::Result<()> {
         archive::unpack(deb, &root)?;
         ui::check_interrupt()?;
     }
-    archive.clean();
-    for folder in ["text", "data", "proc", "dev", "tmp", "root"] {
+    for folder in ["text", "data", "proc", "dev", "tmp", "root", "var/tmp"] {
         fs::create_dir_all(root.join(folder))?;
+    }
+    let unpacked = debs.iter().find(|deb| {
+        deb.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNPACKED))
+    });
+    let unpacked = unpacked.with_context(|| format!("none of the packages is {UNPACKED}*.deb"))?;
+    fs::copy(unpacked, root.join("data/package.deb"))?;
+    archive.clean();
+    for folder in LEFT_OUT {
+        match fs::remove_dir_all(root.join(folder)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("can't leave out {folder}"));
+            }
+            _ => {}
+        }
     }
 
     ui::say("assembling the listener's shared objects");
@@ -113,6 +149,10 @@ fn make(path: &Path) -> anyhow::Result<()> {
     }
     fs::copy(source("report.py"), root.join("root/report.py"))?;
     big_file(&root.join("data/big"))?;
+    ui::check_interrupt()?;
+    ui::say("making a source tree and a database");
+    data::source_tree(&root.join("data/tree"))?;
+    data::database(&root, &root.join("data/database"))?;
     ui::check_interrupt()?;
 
     ui::say("writing the file system");
