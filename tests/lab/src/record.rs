@@ -101,6 +101,8 @@ pub struct Sample {
 pub struct Figures {
     pub current: u64,
     pub max_events: u64,
+    #[serde(default)]
+    pub high_events: u64,
     pub oom: u64,
     pub oom_kill: u64,
     pub anon: u64,

@@ -1,12 +1,14 @@
 //! A scenario: one TOML file that says which machine to boot, which cgroups to make, what to run in them, and what
 //! should come of it.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+mod check;
+mod program;
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::program::{Access, Counted, HogMemory, Program};
 
 /// What is expected of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,15 @@ impl std::fmt::Display for Kind {
             Self::Oom => "oom",
         })
     }
+}
+
+/// The scenarios are split in two before anything is fitted to them: thresholds are chosen on one half and reported on
+/// the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Half {
+    Tuning,
+    HeldOut,
 }
 
 /// A size in bytes, written as `"512M"`, `"8G"`, `"100K"` or `"max"` for none.
@@ -80,6 +91,9 @@ pub struct Scenario {
     /// One sentence.
     pub summary: String,
     pub kind: Kind,
+    pub half: Half,
+    /// What it has in common with others: each family is in both halves, where it has more than one member.
+    pub family: Option<String>,
     #[serde(default)]
     pub vm: Vm,
     #[serde(default)]
@@ -175,7 +189,30 @@ pub struct Workload {
     pub nested: Option<String>,
     #[serde(default)]
     pub at: Start,
+    #[serde(default)]
+    pub limits: Limits,
+    /// It ends with an error, as it should.
+    #[serde(default)]
+    pub fails: bool,
     pub run: Program,
+}
+
+impl Workload {
+    /// Whether its progress tells how its container is doing: it works from the beginning on.
+    #[must_use]
+    pub fn is_victim(&self) -> bool {
+        self.at == Start::Beginning && self.run.reports_progress()
+    }
+}
+
+/// What a process is given before it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// /proc/PID/oom_score_adj.
+    pub oom_score_adj: Option<i16>,
+    /// `RLIMIT_AS`: `ulimit -v`.
+    pub address_space: Option<Size>,
 }
 
 /// When a workload is started.
@@ -187,61 +224,15 @@ pub enum Start {
     Trouble,
 }
 
-/// What a process does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "program", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Program {
-    /// Does nothing, as the pause container.
-    Pause,
-    /// Computes a little and reports progress: a neighbour that must not be touched.
-    Steady,
-    /// Executes code all over the shared objects of /text, as a managed runtime does with its assemblies. Progress is
-    /// requests served.
-    Listener {
-        threads: u32,
-        /// Of the text, how much most requests run through.
-        hot_mib: u32,
-        /// Functions, each a page of code, that a request calls.
-        calls: u32,
-        /// What each thread rests between two requests, in milliseconds.
-        pause_ms: u32,
-    },
-    /// Takes anonymous or shared memory, and keeps it. Progress is MiB taken.
-    Hog {
-        memory: HogMemory,
-        /// Where it stops; without, it never does.
-        stop: Option<Size>,
-        mib_per_s: u32,
-    },
-    /// Reads the big file from the disk from end to end, again and again. Progress is MiB read.
-    Stream { seconds: u32 },
-    /// Reads the same part of the big file again and again. Progress is MiB read.
-    Reread { seconds: u32, mib: u32 },
-    /// Maps the big file and touches page after page. Progress is pages touched.
-    MmapScan { seconds: u32 },
-    /// Takes anonymous memory up to a size, keeps it for a moment, gives it back, and reads files in between. Progress
-    /// is bursts.
-    Burst { seconds: u32, size: Size, keep_ms: u32 },
-    /// A program of the root disk.
-    Exec { argv: Vec<String> },
-}
-
-/// What a hog takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HogMemory {
-    Anon,
-    /// `MAP_SHARED | MAP_ANONYMOUS`, which is shmem.
-    Shmem,
-}
-
 /// What should come of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
     /// The container that gets into trouble, as `pod/container`. Required, but for healthy scenarios.
     pub container: Option<String>,
-    /// Without memguard: for how many seconds, from the limit on, the listener stays below a fifth of its progress.
+    /// Further containers to which the same happens.
+    pub also: Vec<String>,
+    /// Without memguard: for how many seconds, from the limit on, its work stays below a fifth of its progress.
     pub hang_s: Option<u32>,
     /// With memguard enforcing: within how many seconds of reaching the limit it is dead.
     pub dead_within_s: Option<u32>,
@@ -249,6 +240,15 @@ pub struct Expect {
     pub counts: bool,
     /// Healthy: the limit has to be hit, or the scenario proves nothing.
     pub at_limit: bool,
+    /// Healthy: the share of its progress before the trouble that work keeps, in any 30 seconds. A fifth if not given.
+    pub works_at: Option<f64>,
+}
+
+impl Expect {
+    /// All containers that get into trouble, as `pod/container`.
+    pub fn containers(&self) -> impl Iterator<Item = &str> {
+        self.container.iter().chain(&self.also).map(String::as_str)
+    }
 }
 
 /// What is wrong with a scenario.
@@ -288,74 +288,6 @@ impl Scenario {
         paths.iter().map(|path| Self::read(path)).collect()
     }
 
-    fn check(&self) -> Result<(), String> {
-        let mut containers = BTreeSet::new();
-        let mut workloads = BTreeSet::new();
-        if self.vm.cpus == 0 || self.vm.memory_mib < 256 {
-            return Err("vm: needs at least 1 CPU and 256 MiB".to_owned());
-        }
-        if self.time.warm_up_s < 12 {
-            return Err("time.warm_up_s: progress needs ten seconds, and two to begin".to_owned());
-        }
-        for pod in &self.pod {
-            if !is_name(&pod.name) {
-                return Err(format!("pod {:?}: a name has lower case letters, digits and -", pod.name));
-            }
-            for container in &pod.container {
-                let full = format!("{}/{}", pod.name, container.name);
-                if !is_name(&container.name) {
-                    return Err(format!("container {full:?}: a name has lower case letters, digits and -"));
-                }
-                let nested = container.workload.iter().filter(|workload| workload.nested.is_some()).count();
-                if nested != 0 && nested != container.workload.len() {
-                    return Err(format!(
-                        "container {full}: cgroup v2 allows processes in a cgroup or below it, not both: give all of \
-                         its workloads a `nested`, or none"
-                    ));
-                }
-                for workload in &container.workload {
-                    if !workloads.insert(workload.name.clone()) {
-                        return Err(format!("two workloads are called {:?}", workload.name));
-                    }
-                    if let Some(nested) = &workload.nested
-                        && (nested.is_empty() || nested.split('/').any(|part| !is_name(part)))
-                    {
-                        return Err(format!("workload {}: `nested` {nested:?} is not a path of names", workload.name));
-                    }
-                }
-                if !containers.insert(full.clone()) {
-                    return Err(format!("two containers are called {full}"));
-                }
-            }
-        }
-        match (&self.expect.container, self.kind) {
-            (None, Kind::Livelock | Kind::Oom) => return Err(format!("expect.container: a {} needs one", self.kind)),
-            (Some(name), _) if !containers.contains(name) => {
-                return Err(format!("expect.container: there is no container {name:?}"));
-            }
-            _ => {}
-        }
-        let limited = self.pod.iter().flat_map(|pod| pod.container.iter().map(move |container| (pod, container))).any(
-            |(pod, container)| {
-                let set = [pod.memory_max, container.memory_max, container.memory_high];
-                self.expect.container == Some(format!("{}/{}", pod.name, container.name))
-                    && set.into_iter().flatten().any(|size| size.0.is_some())
-            },
-        );
-        if self.kind != Kind::Healthy && !limited {
-            return Err("expect.container: neither it nor its pod has a memory limit that it could reach".to_owned());
-        }
-        if self.kind == Kind::Livelock && (self.expect.hang_s.is_none() || self.expect.dead_within_s.is_none()) {
-            return Err("expect: a livelock needs hang_s and dead_within_s".to_owned());
-        }
-        if let Some(hang_s) = self.expect.hang_s
-            && hang_s > self.time.run_s
-        {
-            return Err(format!("expect.hang_s: {hang_s} s of hanging do not fit into {} s", self.time.run_s));
-        }
-        Ok(())
-    }
-
     /// All workloads with the pod and the container that they are in.
     pub fn workloads(&self) -> impl Iterator<Item = (&Pod, &Container, &Workload)> {
         self.pod.iter().flat_map(|pod| {
@@ -363,88 +295,5 @@ impl Scenario {
                 .iter()
                 .flat_map(move |container| container.workload.iter().map(move |workload| (pod, container, workload)))
         })
-    }
-}
-
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"
-        summary = "x"
-        kind = "livelock"
-        time = { warm_up_s = 20, run_s = 120 }
-        expect = { container = "runner/main", hang_s = 120, dead_within_s = 60 }
-        [[pod]]
-        name = "runner"
-        [[pod.container]]
-        name = "main"
-        memory_max = "512M"
-        [[pod.container.workload]]
-        name = "listener"
-        run = { program = "listener", threads = 4, hot_mib = 48, calls = 200, pause_ms = 2 }
-        [[pod.container.workload]]
-        name = "hog"
-        at = "trouble"
-        run = { program = "hog", memory = "anon", stop = "480M", mib_per_s = 64 }
-    "#;
-
-    fn read(text: &str) -> Result<Scenario, String> {
-        let dir = std::env::temp_dir().join(format!("memguard-scenario-{}-{:p}", std::process::id(), &raw const text));
-        std::fs::create_dir_all(&dir).unwrap();
-        let path = dir.join("example.toml");
-        std::fs::write(&path, text).unwrap();
-        let result = Scenario::read(&path).map_err(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            format!("{error}: {cause}")
-        });
-        std::fs::remove_dir_all(&dir).unwrap();
-        result
-    }
-
-    #[test]
-    fn reads_a_scenario_and_sends_it_as_json_unharmed() {
-        let scenario = read(GOOD).unwrap();
-        assert_eq!((scenario.name.as_str(), scenario.kind), ("example", Kind::Livelock));
-        assert_eq!(scenario.vm, Vm::default());
-        assert_eq!(scenario.pod[0].container[0].memory_max, Some(Size(Some(512 << 20))));
-        let sent: Scenario = serde_json::from_str(&serde_json::to_string(&scenario).unwrap()).unwrap();
-        assert_eq!(sent, scenario);
-    }
-
-    #[test]
-    fn complains_with_the_file_and_the_field() {
-        for (from, to, complaint) in [
-            ("kind = \"livelock\"", "kind = \"hang\"", "hang"),
-            ("hot_mib = 48,", "", "hot_mib"),
-            ("memory_max", "memory_maximum", "memory_maximum"),
-            ("\"512M\"", "\"512 MB\"", "512 MB"),
-            ("\"512M\"", "\"max\"", "memory limit"),
-            ("\"512M\"", "\"99999999999G\"", "99999999999G"),
-            ("name = \"hog\"", "name = \"listener\"", "two workloads"),
-            ("runner/main", "runner/other", "runner/other"),
-            ("warm_up_s = 20", "warm_up_s = 5", "warm_up_s"),
-            ("run_s = 120", "run_s = 60", "hang_s"),
-            ("name = \"runner\"", "name = \"../x\"", "../x"),
-            ("name = \"hog\"", "name = \"hog\"\nnested = \"docker/x\"", "not both"),
-            ("hang_s = 120, ", "", "hang_s"),
-        ] {
-            let error = read(&GOOD.replacen(from, to, 1)).unwrap_err();
-            assert!(error.contains("example.toml") && error.contains(complaint), "{to}: {error}");
-        }
-    }
-
-    #[test]
-    fn all_scenarios_of_the_lab_are_sound() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-        let scenarios = Scenario::read_all(&folder).unwrap();
-        assert!(scenarios.len() >= 9);
-        for kind in [Kind::Livelock, Kind::Healthy, Kind::Oom] {
-            assert!(scenarios.iter().any(|scenario| scenario.kind == kind), "{kind}");
-        }
     }
 }

@@ -121,9 +121,8 @@ fn make(path: &Path) -> anyhow::Result<()> {
     for folder in ["text", "data", "proc", "dev", "tmp", "root", "var/tmp"] {
         fs::create_dir_all(root.join(folder))?;
     }
-    let unpacked = debs.iter().find(|deb| {
-        deb.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNPACKED))
-    });
+    let unpacked =
+        debs.iter().find(|deb| deb.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNPACKED)));
     let unpacked = unpacked.with_context(|| format!("none of the packages is {UNPACKED}*.deb"))?;
     fs::copy(unpacked, root.join("data/package.deb"))?;
     archive.clean();

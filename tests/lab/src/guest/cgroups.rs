@@ -17,6 +17,8 @@ use super::machine::{CGROUP, write};
 /// Where memguard runs.
 pub(super) const MEMGUARD: &str = "/sys/fs/cgroup/system.slice/memguard.service";
 
+const BURSTABLE: &str = "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice";
+
 /// Paths of the containers, by `pod/container`.
 pub(super) struct Tree {
     pub(super) containers: BTreeMap<String, Place>,
@@ -35,13 +37,13 @@ pub(super) fn make(scenario: &Scenario) -> anyhow::Result<Tree> {
     pass_on(&root.join("system.slice"))?;
     add(Path::new(MEMGUARD))?;
 
-    let burstable = root.join("kubepods.slice/kubepods-burstable.slice");
-    add(&burstable)?;
+    let burstable = Path::new(BURSTABLE);
+    add(burstable)?;
     pass_on(&root.join("kubepods.slice"))?;
-    pass_on(&burstable)?;
+    pass_on(burstable)?;
     let mut containers = BTreeMap::new();
     for pod in &scenario.pod {
-        let slice = burstable.join(format!("kubepods-burstable-pod{}.slice", uid(&pod.name).replace('-', "_")));
+        let slice = slice(&pod.name);
         add(&slice)?;
         pass_on(&slice)?;
         if let Some(max) = pod.memory_max {
@@ -115,6 +117,16 @@ fn uid(pod: &str) -> String {
         b >> 48 & 0xfff,
         b & 0xffff_ffff_ffff
     )
+}
+
+fn slice(pod: &str) -> PathBuf {
+    Path::new(BURSTABLE).join(format!("kubepods-burstable-pod{}.slice", uid(pod).replace('-', "_")))
+}
+
+/// Where the cgroup of a container is, by `pod/container`.
+pub(crate) fn path(full_name: &str) -> Option<PathBuf> {
+    let (pod, container) = full_name.split_once('/')?;
+    Some(slice(pod).join(scope(pod, container)))
 }
 
 fn scope(pod: &str, container: &str) -> String {

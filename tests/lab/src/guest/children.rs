@@ -12,8 +12,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use memguard_lab::scenario::Program;
-use rustix::process::{WaitOptions, WaitStatus, wait};
+use memguard_lab::scenario::{Limits, Program};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::{Resource, Rlimit, WaitOptions, WaitStatus, setrlimit, wait},
+};
 
 use super::machine::PROGRESS;
 use crate::workload::DISK;
@@ -37,21 +40,15 @@ pub(super) fn spawn_in(cgroup: &Path, mut command: Command) -> anyhow::Result<Ch
 }
 
 /// The command line of a workload and its progress file.
-pub(super) fn workload(name: &str, program: &Program) -> anyhow::Result<(Command, PathBuf)> {
+pub(super) fn workload(name: &str, program: &Program, limits: Limits) -> anyhow::Result<(Command, PathBuf)> {
     let progress = Path::new(PROGRESS).join(name);
     fs::write(&progress, 0_u64.to_ne_bytes())?;
     let mut command = match program {
         Program::Exec { argv } => {
             let (first, rest) = argv.split_first().context("a program needs an argv")?;
             let mut command = Command::new(first);
-            command.args(rest).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/root");
-            // SAFETY: chroot and chdir are plain system calls.
-            unsafe {
-                command.pre_exec(|| {
-                    rustix::process::chroot(DISK)?;
-                    Ok(rustix::process::chdir("/")?)
-                });
-            }
+            command.args(rest);
+            on_the_disk(&mut command);
             command
         }
         program => {
@@ -60,8 +57,39 @@ pub(super) fn workload(name: &str, program: &Program) -> anyhow::Result<(Command
             command
         }
     };
+    impose(&mut command, limits);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     Ok((command, progress))
+}
+
+/// Has a command find its world on the root disk.
+pub(crate) fn on_the_disk(command: &mut Command) {
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/root");
+    // SAFETY: chroot and chdir are plain system calls.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::chroot(DISK)?;
+            Ok(rustix::process::chdir("/")?)
+        });
+    }
+}
+
+fn impose(command: &mut Command, limits: Limits) {
+    let score = limits.oom_score_adj.map(|score| score.to_string());
+    let space = limits.address_space.and_then(|size| size.0);
+    // SAFETY: between fork and exec there are system calls only: no allocation, no lock of another thread.
+    unsafe {
+        command.pre_exec(move || {
+            if let Some(score) = &score {
+                let file = open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())?;
+                rustix::io::write(&file, score.as_bytes())?;
+            }
+            if space.is_some() {
+                setrlimit(Resource::As, Rlimit { current: space, maximum: space })?;
+            }
+            Ok(())
+        });
+    }
 }
 
 /// Progress counts of all workloads.

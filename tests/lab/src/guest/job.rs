@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use memguard_lab::{
     MemguardMode, Record, Scenario, recording,
-    scenario::{KernelSwitches, Program, Start, Vm},
+    scenario::{KernelSwitches, Limits, Program, Start, Vm},
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -188,7 +188,7 @@ impl Run<'_> {
     fn start_pauses(&mut self) -> anyhow::Result<()> {
         for pod in &self.scenario.pod {
             let name = format!("{}-pause", pod.name);
-            self.spawn(&name, &Program::Pause, &format!("{}/pause", pod.name), None)?;
+            self.spawn(&name, &Program::Pause, Limits::default(), &format!("{}/pause", pod.name), None)?;
         }
         Ok(())
     }
@@ -196,16 +196,23 @@ impl Run<'_> {
     fn start(&mut self, when: Start) -> anyhow::Result<()> {
         for (pod, container, workload) in self.scenario.workloads().filter(|(.., workload)| workload.at == when) {
             let container = cgroups::full_name(pod, container);
-            self.spawn(&workload.name, &workload.run, &container, workload.nested.as_deref())?;
+            self.spawn(&workload.name, &workload.run, workload.limits, &container, workload.nested.as_deref())?;
             self.running.insert(workload.name.clone());
         }
         Ok(())
     }
 
-    fn spawn(&mut self, name: &str, program: &Program, container: &str, nested: Option<&str>) -> anyhow::Result<()> {
+    fn spawn(
+        &mut self,
+        name: &str,
+        program: &Program,
+        limits: Limits,
+        container: &str,
+        nested: Option<&str>,
+    ) -> anyhow::Result<()> {
         let place = self.tree.containers.get(container).with_context(|| format!("no container {container}"))?;
         let cgroup = nested.map_or_else(|| place.path.clone(), |nested| place.path.join(nested));
-        let (command, progress) = children::workload(name, program)?;
+        let (command, progress) = children::workload(name, program, limits)?;
         let mut child = children::spawn_in(&cgroup, command)?;
         if let Some(err) = child.stderr.take() {
             let workload = name.to_owned();
@@ -271,19 +278,17 @@ impl Run<'_> {
         new
     }
 
-    /// Whether the container that the scenario is about has just reached its limit, for the first time.
+    /// Whether the containers that the scenario is about have reached their limits by now.
     fn expected_at_limit(&self) -> bool {
-        self.scenario.expect.container.as_ref().is_none_or(|container| self.at_limit.contains(container))
+        self.scenario.expect.containers().all(|container| self.at_limit.contains(container))
     }
 
-    /// Whether what the scenario is about has ended: the container in trouble is dead, or every workload that ends by
+    /// Whether what the scenario is about has ended: the containers in trouble are dead, or every workload that ends by
     /// itself has ended.
     fn is_over(&self) -> bool {
-        let dead = self.scenario.expect.container.as_ref().is_some_and(|container| self.dead.contains(container));
-        let finite = |program: &Program| {
-            !matches!(program, Program::Pause | Program::Steady | Program::Listener { .. } | Program::Hog { .. })
-        };
-        let mut workloads = self.scenario.workloads().filter(|(.., workload)| finite(&workload.run)).peekable();
+        let mut expected = self.scenario.expect.containers().peekable();
+        let dead = expected.peek().is_some() && expected.all(|container| self.dead.contains(container));
+        let mut workloads = self.scenario.workloads().filter(|(.., workload)| workload.run.ends().is_some()).peekable();
         let finished =
             workloads.peek().is_some() && workloads.all(|(.., workload)| !self.running.contains(&workload.name));
         dead || finished

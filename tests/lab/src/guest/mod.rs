@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use memguard_lab::{Job, Record};
 
 use self::port::Port;
+pub(crate) use self::{cgroups::path as cgroup_path, children::on_the_disk};
 
 /// Never returns: the end of PID 1 would be a panic.
 pub(crate) fn main() -> ! {

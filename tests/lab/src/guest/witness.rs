@@ -22,9 +22,10 @@ fn total(text: &str, kind: &str) -> u64 {
         .unwrap_or_default()
 }
 
-/// memory.max of the cgroup that limits a container, if there is a limit.
+/// memory.max of the cgroup that limits a container, or memory.high if that is lower; `None` if there is no limit.
 pub(super) fn limit(place: &Place) -> Option<u64> {
-    text(&place.limited_at, "memory.max").trim().parse().ok()
+    let files = ["memory.max", "memory.high"];
+    files.into_iter().filter_map(|name| text(&place.limited_at, name).trim().parse().ok()).min()
 }
 
 /// memory.current of the cgroup that limits a container.
@@ -39,6 +40,7 @@ pub(super) fn figures(place: &Place) -> Figures {
     Figures {
         current: current(place),
         max_events: keyed(&events, "max"),
+        high_events: keyed(&events, "high"),
         oom: keyed(&events, "oom"),
         oom_kill: keyed(&events, "oom_kill"),
         anon: keyed(&stat, "anon"),

@@ -5,7 +5,7 @@ use std::{ffi::CString, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{DISK, progress::Progress};
+use super::{DISK, progress::Progress, random::Random};
 
 /// Each function of the shared objects fills one page, see tests/workloads/text.S.
 const PAGE: usize = 4096;
@@ -43,14 +43,42 @@ impl Object {
     }
 }
 
-/// Serves requests for ever: each calls functions, nine of ten in the hot part, the others anywhere.
-pub(super) fn run(threads: u32, hot_mib: u32, calls: u32, pause: Duration, progress: Progress) -> anyhow::Result<()> {
+/// Maps all shared objects of the text.
+fn objects() -> anyhow::Result<Vec<Object>> {
     let folder = Path::new(DISK).join("text");
     let mut objects = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))? {
         objects.push(Object::load(&entry?.path())?);
     }
     ensure!(!objects.is_empty(), "{} is empty", folder.display());
+    Ok(objects)
+}
+
+/// Calls every function once: what a program does that starts, does little, and ends.
+pub(super) fn touch() -> anyhow::Result<()> {
+    let mut value = 1;
+    for object in objects()? {
+        for page in 0..object.pages {
+            // SAFETY: the address is that of a function of this type in an object that stays loaded.
+            value = unsafe { std::mem::transmute::<usize, Function>(object.base + page * PAGE)(value) };
+        }
+    }
+    std::hint::black_box(value);
+    Ok(())
+}
+
+/// What a request does.
+#[derive(Clone, Copy)]
+pub(super) struct Calls {
+    pub(super) count: u32,
+    pub(super) hot_mib: u32,
+    pub(super) cold_per_mille: u32,
+}
+
+/// Serves requests for ever: each calls functions, most in the hot part, the others anywhere.
+pub(super) fn run(threads: u32, calls: Calls, pause: Duration, progress: Progress) -> anyhow::Result<()> {
+    let Calls { count, hot_mib, cold_per_mille } = calls;
+    let objects = objects()?;
     let all: Vec<usize> =
         objects.iter().flat_map(|object| (0..object.pages).map(|page| object.base + page * PAGE)).collect();
     let hot_pages = (hot_mib as usize) * (1 << 20) / PAGE;
@@ -65,8 +93,8 @@ pub(super) fn run(threads: u32, hot_mib: u32, calls: u32, pause: Duration, progr
                 let mut random = Random(u64::from(thread) * 2 + 1);
                 let mut value = 1;
                 loop {
-                    for _ in 0..calls {
-                        let from = if random.below(10) < 9 { &hot } else { &all };
+                    for _ in 0..count {
+                        let from = if random.below(1000) < cold_per_mille as usize { &all } else { &hot };
                         let address = from[random.below(from.len())];
                         // SAFETY: the address is that of a function of this type in an object that stays loaded.
                         value = unsafe { std::mem::transmute::<usize, Function>(address)(value) };
@@ -81,17 +109,4 @@ pub(super) fn run(threads: u32, hot_mib: u32, calls: u32, pause: Duration, progr
         let _: Result<(), _> = worker.join();
     }
     Ok(())
-}
-
-/// xorshift64*
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let value = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(value).unwrap_or_default() % bound.max(1)
-    }
 }

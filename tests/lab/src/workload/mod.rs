@@ -3,7 +3,10 @@
 mod files;
 mod listener;
 mod memory;
+mod programs;
 mod progress;
+mod random;
+mod watch;
 
 use std::{
     path::Path,
@@ -11,8 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use memguard_lab::scenario::Program;
+use rustix::mm::MlockAllFlags;
 
 use self::progress::Progress;
 
@@ -20,13 +24,17 @@ use self::progress::Progress;
 pub(crate) const DISK: &str = "/disk";
 
 pub(crate) fn run(program: &Program, progress: &Path) -> anyhow::Result<()> {
+    let own = progress;
     let progress = Progress::open(progress)?;
     match program {
         Program::Pause => sleep_for_ever(),
         Program::Steady => steady(progress),
-        Program::Listener { threads, hot_mib, calls, pause_ms } => {
-            let pause = Duration::from_millis(u64::from(*pause_ms));
-            listener::run(*threads, *hot_mib, *calls, pause, progress)
+        Program::Listener { threads, hot_mib, calls, pause_ms, cold_per_mille, mlockall } => {
+            if *mlockall {
+                rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE).context("mlockall")?;
+            }
+            let calls = listener::Calls { count: *calls, hot_mib: *hot_mib, cold_per_mille: *cold_per_mille };
+            listener::run(*threads, calls, Duration::from_millis(u64::from(*pause_ms)), progress)
         }
         Program::Hog { memory, stop, mib_per_s } => {
             memory::hog(*memory, stop.and_then(|stop| stop.0), *mib_per_s, progress)
@@ -37,6 +45,20 @@ pub(crate) fn run(program: &Program, progress: &Path) -> anyhow::Result<()> {
         Program::Burst { seconds, size, keep_ms } => {
             let Some(size) = size.0 else { bail!("a burst needs a size") };
             memory::burst(until(*seconds), size, Duration::from_millis(u64::from(*keep_ms)), progress)
+        }
+        Program::Database { seconds, access, mib, hot_mib } => {
+            files::database(until(*seconds), *access, *mib, *hot_mib, progress)
+        }
+        Program::Startups { seconds } => programs::startups(until(*seconds), own, progress),
+        Program::TouchText => listener::touch(),
+        Program::TmpfsFiles { seconds, keep, file_mib } => {
+            let Some(keep) = keep.0 else { bail!("files in a tmpfs need a size to keep") };
+            files::tmpfs(until(*seconds), keep, *file_mib, progress)
+        }
+        Program::Idle { fill_mib } => files::idle(*fill_mib, progress),
+        Program::PsiWatch { container, full_avg10 } => watch::psi(container, *full_avg10, progress),
+        Program::Repeat { argv, seconds, progress: counted } => {
+            programs::repeat(argv, seconds.map(until), *counted, progress)
         }
         Program::Exec { .. } => bail!("PID 1 runs these itself"),
     }

@@ -1,11 +1,6 @@
 //! What programs of Debian work on in a guest. Made the same way every time.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 use anyhow::Context as _;
 
@@ -46,7 +41,10 @@ fn c_file(number: u32) -> anyhow::Result<String> {
         state ^= state << 5;
         state
     };
-    writeln!(text, "/* Module {number}: nothing in here means anything. */\n#include <stddef.h>\n#include <string.h>\n")?;
+    writeln!(
+        text,
+        "/* Module {number}: nothing in here means anything. */\n#include <stddef.h>\n#include <string.h>\n"
+    )?;
     for function in 0_u32.. {
         if text.len() >= wanted {
             break;
