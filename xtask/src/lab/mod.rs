@@ -7,6 +7,7 @@ mod initramfs;
 mod judge;
 pub(crate) mod kernels;
 mod live;
+mod matrix;
 pub(crate) mod qemu;
 mod records;
 mod run;
@@ -35,6 +36,8 @@ enum Command {
     List,
     /// Run scenarios and judge what came of them.
     Run(RunArgs),
+    /// Run scenarios, and compare what memguard and other rules make of them: docs/detection.md.
+    Matrix(matrix::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,6 +94,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::List => list(),
         Command::Run(args) => run_scenarios(&args),
+        Command::Matrix(args) => matrix::run(&args),
     }
 }
 
@@ -119,18 +123,22 @@ pub(crate) fn scenarios(names: &[String]) -> anyhow::Result<Vec<Scenario>> {
         .collect()
 }
 
-fn run_scenarios(args: &RunArgs) -> anyhow::Result<()> {
-    let scenarios = scenarios(&args.names)?;
-    let lines = args.kernel.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?;
-    check_machine()?;
+/// Every scenario on every kernel, so often.
+fn planned(names: &[String], kernels: &[String], repeat: u32, mode: MemguardMode) -> anyhow::Result<Vec<Planned>> {
+    let scenarios = scenarios(names)?;
+    let lines = kernels.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut planned = Vec::new();
-    for _ in 0..args.repeat {
+    for _ in 0..repeat {
         for line in &lines {
-            for scenario in &scenarios {
-                planned.push(Planned { scenario: scenario.clone(), line, mode: args.memguard.into() });
-            }
+            planned.extend(scenarios.iter().map(|scenario| Planned { scenario: scenario.clone(), line, mode }));
         }
     }
+    Ok(planned)
+}
+
+fn run_scenarios(args: &RunArgs) -> anyhow::Result<()> {
+    let planned = planned(&args.names, &args.kernel, args.repeat, args.memguard.into())?;
+    check_machine()?;
     let options = Options { cores: args.cores, accel: args.accel, arguments: args.arguments.clone(), live: false };
     let outcomes = run_all(planned, &options)?;
     report(&outcomes)
