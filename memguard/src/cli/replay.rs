@@ -1,7 +1,12 @@
 //! `memguard replay`: recordings, judged again.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use super::engine::EngineArgs;
@@ -33,6 +38,11 @@ pub(super) struct Args {
     /// One JSON object for each recording.
     #[arg(long)]
     json: bool,
+
+    /// Draw the cgroup that came closest to a livelock, as SVG, or as an HTML page if the name ends so. For one
+    /// recording.
+    #[arg(long, value_name = "OUT")]
+    plot: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -45,6 +55,9 @@ struct Report<'a> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let judges = args.judges()?;
+    if args.plot.is_some() && args.files.len() != 1 {
+        bail!("--plot draws one recording, and {} were named", args.files.len());
+    }
     let mut different = false;
     for path in &args.files {
         let recording = trace::read(path)?;
@@ -60,11 +73,31 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             print(&mut text, &file, &replay, recording.damage.as_ref())?;
         }
         super::print(&text)?;
+        if let Some(out) = &args.plot {
+            args.draw(&recording.entries, path, out)?;
+        }
     }
     Ok(if different { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
 
 impl Args {
+    fn draw(&self, entries: &[trace::Entry], path: &Path, out: &Path) -> anyhow::Result<()> {
+        let settings = self.engine.any().then(|| self.engine.settings()).transpose()?;
+        let title = path.file_stem().unwrap_or_default().to_string_lossy();
+        let svg = trace::plot(entries, settings.as_ref(), &title)
+            .with_context(|| format!("{} has no samples to draw", path.display()))?;
+        let html = out.extension().is_some_and(|extension| extension == "html" || extension == "htm");
+        let text = if html {
+            format!(
+                "<!doctype html>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
+                 <meta name=\"color-scheme\" content=\"light dark\">\n<title>memguard replay</title>\n{svg}"
+            )
+        } else {
+            svg
+        };
+        std::fs::write(out, text).with_context(|| format!("can't write the plot to {}", out.display()))
+    }
+
     /// In the order in which they were named, each once.
     fn judges(&self) -> anyhow::Result<Vec<Judge>> {
         let ours = if self.engine.any() { Judge::Engine(Box::new(self.engine.settings()?)) } else { Judge::Recorded };

@@ -7,11 +7,13 @@
 mod degrade;
 mod entry;
 mod file;
+mod plot;
 mod recorder;
 mod replay;
 
 pub use degrade::{Without, degrade};
 pub use entry::{Decided, Entry, Start};
 pub use file::{Damage, Reader, Recording, TraceError, Writer, read};
+pub use plot::plot;
 pub use recorder::Recorder;
 pub use replay::{Judge, Moment, Replay, RuleReplay, UnitReplay, replay};
