@@ -9,10 +9,29 @@ pub const RETURN_BUCKETS: usize = 4;
 /// Upper ends of the buckets of [`Counters::text_returns`], in ns.
 pub const RETURN_BOUNDS_NS: [u64; RETURN_BUCKETS] = [250_000_000, 2_000_000_000, 8_000_000_000, 32_000_000_000];
 
-/// Pages of a piece of program text that is remembered as one, as a power of two. A major fault reads around itself
-/// (`do_sync_mmap_readahead()`), 128 KiB by default, so the next fault for the same text is often on another page of the
-/// same piece.
-pub const TEXT_PIECE_SHIFT: u32 = 5;
+/// Of the size of a piece of program text that is remembered as one, the logarithm of its number of pages: as many as
+/// a fault reads around itself (`do_sync_mmap_readahead()`), because the next fault for the same text is often on
+/// another page of what one fault had brought in. At least 128 KiB, which is the kernel's default, and at most 8 MiB.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
+pub const fn text_piece_shift(read_around: u32) -> u32 {
+    if read_around >= 2048 {
+        11
+    } else if read_around >= 1024 {
+        10
+    } else if read_around >= 512 {
+        9
+    } else if read_around >= 256 {
+        8
+    } else if read_around >= 128 {
+        7
+    } else if read_around >= 64 {
+        6
+    } else {
+        5
+    }
+}
 
 /// Cumulative counters of one cgroup, keyed by the id of the cgroup that the acting task is in.
 #[repr(C)]
@@ -46,8 +65,8 @@ pub struct Counters {
     pub stall_ns: u64,
     /// Wall time in ns during which at least one task was so stalled.
     pub stall_wall_ns: u64,
-    /// Major faults on program text whose piece of [`TEXT_PIECE_SHIFT`] had its last one at most
-    /// [`RETURN_BOUNDS_NS`] ago: text that was thrown out and is wanted again. Those of new text are in none.
+    /// Major faults on program text whose piece ([`text_piece_shift`]) had its last one at most [`RETURN_BOUNDS_NS`]
+    /// ago: text that was thrown out and is wanted again. Those of new text are in none.
     pub text_returns: [u64; RETURN_BUCKETS],
     /// Cycles by duration, see [`cycle_bucket`].
     pub cycle_ns_log2: [u64; CYCLE_BUCKETS],
@@ -191,13 +210,13 @@ pub struct TextPiece {
     pub at_ns: u64,
 }
 
-/// The key of the piece of text that page `index` of a file is in.
+/// The key of a piece of text of a file.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
-pub const fn text_piece_key(device: u32, inode: u64, index: u64, cgroup_id: u64) -> u64 {
+pub const fn text_piece_key(device: u32, inode: u64, piece: u64, cgroup_id: u64) -> u64 {
     let file = inode ^ (device as u64) << 40;
-    let piece = file ^ (index >> TEXT_PIECE_SHIFT).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let piece = file ^ piece.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let key = (piece ^ cgroup_id.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     key ^ (key >> 32)
 }
@@ -273,10 +292,8 @@ mod tests {
     #[test]
     fn a_piece_of_text_is_one_and_no_other() {
         let key = text_piece_key(8, 1234, 64, 7);
-        assert_eq!(key, text_piece_key(8, 1234, 95, 7), "pages 64 to 95 are one piece");
         for other in [
-            text_piece_key(8, 1234, 96, 7),
-            text_piece_key(8, 1234, 63, 7),
+            text_piece_key(8, 1234, 65, 7),
             text_piece_key(8, 1235, 64, 7),
             text_piece_key(8, 1234, 64, 8),
             text_piece_key(9, 1234, 64, 7),
@@ -285,7 +302,14 @@ mod tests {
         }
         // Pieces of one file spread over the table.
         let slots: std::collections::BTreeSet<u64> =
-            (0..512).map(|piece| text_piece_key(8, 1234, piece << TEXT_PIECE_SHIFT, 7) & 0x7fff).collect();
+            (0..512).map(|piece| text_piece_key(8, 1234, piece, 7) & 0x7fff).collect();
         assert!(slots.len() > 480, "{}", slots.len());
+    }
+
+    #[test]
+    fn a_piece_is_what_a_fault_reads_in() {
+        for (read_around, shift) in [(0, 5), (4, 5), (32, 5), (64, 6), (512, 9), (2048, 11), (u32::MAX, 11)] {
+            assert_eq!(text_piece_shift(read_around), shift, "{read_around}");
+        }
     }
 }

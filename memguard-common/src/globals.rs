@@ -28,6 +28,8 @@ globals! {
     VMA_FILE,
     /// Offset of `f_inode` in `struct file`.
     FILE_INODE,
+    /// Offset of `f_ra.ra_pages` in `struct file`, or [`ABSENT`].
+    FILE_RA_PAGES,
     /// Offset of `i_ino` in `struct inode`.
     INODE_NUMBER,
     /// Offset of `i_sb` in `struct inode`.

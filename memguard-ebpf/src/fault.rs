@@ -8,7 +8,7 @@ use aya_ebpf::{
 
 use memguard_common::{
     Counters,
-    counters::{return_bucket, text_piece_key},
+    counters::{return_bucket, text_piece_key, text_piece_shift},
     maps::TEXT_PIECES_SLOTS,
 };
 
@@ -60,7 +60,7 @@ pub fn fault_fexit(ctx: FExitContext) -> i32 {
 #[inline(always)]
 unsafe fn count_return(vmf: *const u8, cgroup_id: u64, counters: *mut Counters) {
     let Some(page) = (unsafe { fault_page::<Typed>(vmf) }) else { return };
-    let key = text_piece_key(page.device, page.inode, page.index, cgroup_id);
+    let key = text_piece_key(page.device, page.inode, page.index >> text_piece_shift(page.read_around), cgroup_id);
     let Some(piece) = TEXT_PIECES.get_ptr_mut(key as u32 & (TEXT_PIECES_SLOTS - 1)) else { return };
     let now = unsafe { bpf_ktime_get_ns() };
     unsafe {

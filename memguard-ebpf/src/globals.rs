@@ -22,6 +22,7 @@ globals! {
     VMA_FLAGS: u32 = ABSENT,
     VMA_FILE: u32 = ABSENT,
     FILE_INODE: u32 = ABSENT,
+    FILE_RA_PAGES: u32 = ABSENT,
     INODE_NUMBER: u32 = ABSENT,
     INODE_SB: u32 = ABSENT,
     SB_DEV: u32 = ABSENT,

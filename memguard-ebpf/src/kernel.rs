@@ -4,9 +4,9 @@ use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 use memguard_common::globals::ABSENT;
 
 use crate::globals::{
-    CGROUP_KN, CSS_SET_DFL_CGRP, FILE_INODE, FOLIO_FLAGS, FOLIO_NR_PAGES, INODE_NUMBER, INODE_SB, KERNFS_ID,
-    MEMCG_CGROUP, PG_HEAD, PG_SWAPBACKED, SB_DEV, TASK_CGROUPS, VM_FAULT_FLAGS, VM_FAULT_PGOFF, VM_FAULT_VMA, VMA_FILE,
-    VMA_FLAGS,
+    CGROUP_KN, CSS_SET_DFL_CGRP, FILE_INODE, FILE_RA_PAGES, FOLIO_FLAGS, FOLIO_NR_PAGES, INODE_NUMBER, INODE_SB,
+    KERNFS_ID, MEMCG_CGROUP, PG_HEAD, PG_SWAPBACKED, SB_DEV, TASK_CGROUPS, VM_FAULT_FLAGS, VM_FAULT_PGOFF,
+    VM_FAULT_VMA, VMA_FILE, VMA_FLAGS,
 };
 
 /// `VM_EXEC` of include/linux/mm.h: a macro, so not in BTF; the same value on every architecture and kernel since 1.0.
@@ -61,6 +61,8 @@ pub struct FilePage {
     pub inode: u64,
     /// In pages.
     pub index: u64,
+    /// Pages that a fault reads around itself, `file->f_ra.ra_pages`; 0 where that is not known.
+    pub read_around: u32,
 }
 
 /// The page that a fault is for: `vmf->vma->vm_file->f_inode` and `vmf->pgoff`.
@@ -89,6 +91,7 @@ pub unsafe fn fault_page<M: Memory>(vmf: *const u8) -> Option<FilePage> {
             device: M::read(superblock, &SB_DEV),
             inode: M::read(inode, &INODE_NUMBER),
             index: M::read(vmf, &VM_FAULT_PGOFF),
+            read_around: if FILE_RA_PAGES.load() == ABSENT { 0 } else { M::read(file, &FILE_RA_PAGES) },
         }
     })
 }

@@ -46,7 +46,7 @@ const ENUMERATORS: &[(&str, &str)] = &[
 impl Layout {
     /// Every name that [`Layout::from_btf`] looks up, but for the tracepoint `mark_victim`.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        let structures = MEMBERS.iter().map(|(_, structure, _)| *structure).chain(["mem_cgroup"]);
+        let structures = MEMBERS.iter().map(|(_, structure, _)| *structure).chain(["mem_cgroup", "file_ra_state"]);
         structures.chain(ENUMERATORS.iter().map(|(_, name)| *name))
     }
 
@@ -63,6 +63,12 @@ impl Layout {
             if let Some(value) = btf.enumerator(name).and_then(|value| u32::try_from(value).ok()) {
                 values.insert(*global, value);
             }
+        }
+        // A structure within a structure.
+        if let (Some(ra), Some(pages)) =
+            (btf.member_offset("file", "f_ra"), btf.member_offset("file_ra_state", "ra_pages"))
+        {
+            values.insert(g::FILE_RA_PAGES, ra + pages);
         }
         // The offset of `css` in mem_cgroup is 0 on every kernel so far; the sum holds on one where it is not.
         let css = btf.member_offset("mem_cgroup", "css");

@@ -39,7 +39,7 @@ const PACKAGES: &[&str] = &[
     "zstd",
 ];
 /// What nobody runs or reads in a guest.
-const LEFT_OUT: &[&str] = &["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/nodejs"];
+const LEFT_OUT: &[&str] = &["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"];
 /// The package that guests unpack: some ten MiB, thirty unpacked.
 const UNPACKED: &str = "cpp-12_";
 const SUITES: &[&str] = &["bookworm", "bookworm-security"];

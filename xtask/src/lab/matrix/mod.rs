@@ -2,6 +2,7 @@
 
 mod facts;
 mod judges;
+mod keep;
 mod table;
 
 use std::{fs, path::Path};
@@ -34,6 +35,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "")]
     from_records: Option<String>,
 
+    /// Keep a recording of each scenario and kernel as a test, in tests/recordings.
+    #[arg(long)]
+    keep: bool,
+
     /// Where the tables go, between its markers.
     #[arg(long, value_name = "FILE", default_value = "docs/detection.md")]
     out: String,
@@ -60,6 +65,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let path = paths::root().join(&args.out);
     insert(&path, &tables)?;
     ui::say(format!("written to {}", path.display()));
+    if args.keep {
+        keep::keep(&runs)?;
+    }
     verdict(&runs)
 }
 
@@ -96,6 +104,7 @@ fn evaluate(folder: &Path, scenarios: &[Scenario], memguard: &Path) -> anyhow::R
             kind: scenario.kind,
             half: scenario.half,
             release: kept.release,
+            recording: recording.clone(),
             worth: said.iter().map(|(name, said)| (*name, judges::worth(said, &victims))).collect(),
             victims,
         });

@@ -1,6 +1,6 @@
 //! The tables of docs/detection.md. Pure: what was found in, Markdown out.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use memguard_lab::scenario::{Half, Kind};
 
@@ -17,6 +17,8 @@ pub(super) struct Evaluated {
     pub(super) half: Half,
     /// `uname -r`
     pub(super) release: String,
+    /// memguard's recording of it.
+    pub(super) recording: PathBuf,
     pub(super) victims: Vec<Victim>,
     pub(super) worth: BTreeMap<&'static str, Worth>,
 }
@@ -187,6 +189,7 @@ mod tests {
             kind,
             half,
             release: "6.12.73+deb12-cloud-amd64".to_owned(),
+            recording: PathBuf::new(),
             victims: vec![Victim {
                 container: "a/b".to_owned(),
                 cgroup: "x".to_owned(),
