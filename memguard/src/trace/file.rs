@@ -178,9 +178,13 @@ pub struct Writer<W: Write> {
 impl Writer<File> {
     /// A new file, or one that is there and a recording: then it goes on after its last good block.
     pub fn append(path: &Path) -> Result<(Self, Option<Damage>), TraceError> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        Self::append_to(path, file.map_err(|source| TraceError::Io { verb: "open", path: path.to_owned(), source })?)
+    }
+
+    /// The same with a file that is open for reading and writing. `path` is for messages.
+    pub(crate) fn append_to(path: &Path, mut file: File) -> Result<(Self, Option<Damage>), TraceError> {
         let wrong = |verb| move |source| TraceError::Io { verb, path: path.to_owned(), source };
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(wrong("open"))?;
         let length = file.metadata().map_err(wrong("look at"))?.len();
         let mut damage = None;
         if length == 0 {
