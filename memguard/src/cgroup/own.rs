@@ -18,9 +18,8 @@ pub fn own_cgroup(root: &Path, pid: u32) -> Option<PathBuf> {
     let lists_us = |path: &Path| {
         fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|procs| parse::lists_process(&procs, pid))
     };
-    let told = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().and_then(|text| {
-        Some(root.join(parse::v2_path(&text)?))
-    });
+    let told =
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().and_then(|text| Some(root.join(parse::v2_path(&text)?)));
     if let Some(path) = told
         && lists_us(&path)
     {
