@@ -8,6 +8,8 @@ pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kernel;
 pub mod protect;
 pub mod respond;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod fuzz;
 mod lab;
 mod lint;
 mod paths;
@@ -37,6 +38,8 @@ enum Command {
     Lint,
     /// Measure what memguard costs.
     Bench(bench::Args),
+    /// Feed arbitrary input to every parser and to the engine.
+    Fuzz(fuzz::Args),
     /// Boot kernels in VMs and make them livelock.
     Lab(lab::Args),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Lab(args) => lab::run(args),
     });
     match result {

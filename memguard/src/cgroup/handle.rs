@@ -129,54 +129,10 @@ impl CgroupHandle {
             memory.high = self.parsed(high, "memory.high", parse::limit)?;
         }
         self.parsed(&self.events, "memory.events", |text| {
-            parse::flat_keyed(text, |key, value| match key {
-                "max" => memory.max_events = value,
-                "high" => memory.high_events = value,
-                "oom" => memory.oom_events = value,
-                "oom_kill" => memory.oom_kills = value,
-                _ => {}
-            });
+            parse::memory_events(text, &mut memory);
             Ok(())
         })?;
-        // Those without which nothing can be judged: a kernel that renames one must not look like a calm cgroup.
-        let mut needed = [
-            ("anon", false),
-            ("file", false),
-            ("shmem", false),
-            ("pgsteal", false),
-            ("workingset_refault_file", false),
-        ];
-        self.parsed(&self.stat, "memory.stat", |text| {
-            parse::flat_keyed(text, |key, value| {
-                match key {
-                    "anon" => memory.anon = value,
-                    "file" => memory.file = value,
-                    "shmem" => memory.shmem = value,
-                    "active_file" => memory.active_file = value,
-                    "inactive_file" => memory.inactive_file = value,
-                    "unevictable" => memory.unevictable = value,
-                    "file_mapped" => memory.file_mapped = value,
-                    "file_dirty" => memory.file_dirty = value,
-                    "file_writeback" => memory.file_writeback = value,
-                    "slab_reclaimable" => memory.slab_reclaimable = value,
-                    "slab_unreclaimable" => memory.slab_unreclaimable = value,
-                    "pgscan" => memory.scans = value,
-                    "workingset_activate_file" => memory.activates = value,
-                    "workingset_restore_file" => memory.restores = value,
-                    "pgsteal" => memory.steals = value,
-                    "workingset_refault_file" => memory.refaults = value,
-                    "pgmajfault" => memory.major_faults = value,
-                    _ => return,
-                }
-                if let Some(seen) = needed.iter_mut().find(|(name, _)| *name == key) {
-                    seen.1 = true;
-                }
-            });
-            match needed.iter().find(|(_, seen)| !seen) {
-                Some((missing, _)) => Err(format!("has no `{missing}`")),
-                None => Ok(()),
-            }
-        })?;
+        self.parsed(&self.stat, "memory.stat", |text| parse::memory_stat(text, &mut memory))?;
         Ok(memory)
     }
 
@@ -191,30 +147,12 @@ impl CgroupHandle {
     /// Reads cpu.stat, if it is there.
     #[must_use]
     pub fn cpu(&self) -> Option<Cpu> {
-        let mut cpu = Cpu::default();
-        let parsed = self.parsed(self.cpu.as_ref()?, "cpu.stat", |text| {
-            let mut found = 0;
-            parse::flat_keyed(text, |key, value| match key {
-                "user_usec" => (cpu.user, found) = (Duration::from_micros(value), found + 1),
-                "system_usec" => (cpu.system, found) = (Duration::from_micros(value), found + 1),
-                _ => {}
-            });
-            if found == 2 { Ok(()) } else { Err("has no `user_usec` and `system_usec`".to_owned()) }
-        });
-        parsed.is_ok().then_some(cpu)
+        self.parsed(self.cpu.as_ref()?, "cpu.stat", parse::cpu_stat).ok()
     }
 
     /// Whether a process is left in the cgroup or below it.
     pub fn populated(&self) -> Result<bool, CgroupError> {
-        self.parsed(&self.state, "cgroup.events", |text| {
-            let mut populated = None;
-            parse::flat_keyed(text, |key, value| {
-                if key == "populated" {
-                    populated = Some(value != 0);
-                }
-            });
-            populated.ok_or_else(|| "has no `populated`".to_owned())
-        })
+        self.parsed(&self.state, "cgroup.events", parse::populated)
     }
 
     /// Opens cgroup.kill, so that the kill itself needs nothing but a write. Kernel 5.14 and newer.

@@ -4,7 +4,7 @@
 
 mod handle;
 mod own;
-mod parse;
+pub(crate) mod parse;
 mod root;
 mod tree;
 

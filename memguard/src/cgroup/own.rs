@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::parse;
+
 /// The cgroup that process `pid` is in, as a path below `root`.
 ///
 /// /proc/self/cgroup gives a path that is relative to the reader's cgroup namespace, which in a container is not the
@@ -14,13 +16,10 @@ use std::{
 #[must_use]
 pub fn own_cgroup(root: &Path, pid: u32) -> Option<PathBuf> {
     let lists_us = |path: &Path| {
-        fs::read_to_string(path.join("cgroup.procs"))
-            .is_ok_and(|procs| procs.lines().any(|line| line.parse() == Ok(pid)))
+        fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|procs| parse::lists_process(&procs, pid))
     };
-    let told = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().and_then(|text| {
-        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        Some(root.join(path))
-    });
+    let told =
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().and_then(|text| Some(root.join(parse::v2_path(&text)?)));
     if let Some(path) = told
         && lists_us(&path)
     {

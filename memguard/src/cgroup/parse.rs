@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::engine::Stall;
+use crate::engine::{Cpu, Memory, Stall};
 
 /// Calls `found` with each key and value of a flat keyed file (memory.stat, memory.events). Lines of another shape are
 /// left out: new kernels add keys, and what is needed is checked by the caller.
-pub(super) fn flat_keyed(text: &str, mut found: impl FnMut(&str, u64)) {
+pub(crate) fn flat_keyed(text: &str, mut found: impl FnMut(&str, u64)) {
     for line in text.lines() {
         if let Some((key, value)) = line.split_once(' ')
             && let Ok(value) = value.trim().parse()
@@ -17,13 +17,13 @@ pub(super) fn flat_keyed(text: &str, mut found: impl FnMut(&str, u64)) {
 }
 
 /// A single number, such as memory.current.
-pub(super) fn number(text: &str) -> Result<u64, String> {
+pub(crate) fn number(text: &str) -> Result<u64, String> {
     let text = text.trim();
     text.parse().map_err(|_| format!("expected a number, found {text:?}"))
 }
 
 /// A limit: a number, or `max` for none.
-pub(super) fn limit(text: &str) -> Result<Option<u64>, String> {
+pub(crate) fn limit(text: &str) -> Result<Option<u64>, String> {
     match text.trim() {
         "max" => Ok(None),
         text => text.parse().map(Some).map_err(|_| format!("expected a number or `max`, found {text:?}")),
@@ -31,7 +31,7 @@ pub(super) fn limit(text: &str) -> Result<Option<u64>, String> {
 }
 
 /// A PSI file: two lines, `some` and `full`, each with `total=` in microseconds.
-pub(super) fn pressure(text: &str) -> Result<Stall, String> {
+pub(crate) fn pressure(text: &str) -> Result<Stall, String> {
     let total = |kind: &str| {
         text.lines()
             .filter_map(|line| {
@@ -42,6 +42,110 @@ pub(super) fn pressure(text: &str) -> Result<Stall, String> {
             .ok_or_else(|| format!("no total of `{kind}` in {text:?}"))
     };
     Ok(Stall { some: total("some")?, full: total("full")? })
+}
+
+/// memory.events: the counts that are known; each kernel has some of them.
+pub(crate) fn memory_events(text: &str, memory: &mut Memory) {
+    flat_keyed(text, |key, value| match key {
+        "max" => memory.max_events = value,
+        "high" => memory.high_events = value,
+        "oom" => memory.oom_events = value,
+        "oom_kill" => memory.oom_kills = value,
+        _ => {}
+    });
+}
+
+/// memory.stat. Those without which nothing can be judged have to be there: a kernel that renames one must not look like
+/// a calm cgroup.
+pub(crate) fn memory_stat(text: &str, memory: &mut Memory) -> Result<(), String> {
+    let mut needed =
+        [("anon", false), ("file", false), ("shmem", false), ("pgsteal", false), ("workingset_refault_file", false)];
+    flat_keyed(text, |key, value| {
+        match key {
+            "anon" => memory.anon = value,
+            "file" => memory.file = value,
+            "shmem" => memory.shmem = value,
+            "active_file" => memory.active_file = value,
+            "inactive_file" => memory.inactive_file = value,
+            "unevictable" => memory.unevictable = value,
+            "file_mapped" => memory.file_mapped = value,
+            "file_dirty" => memory.file_dirty = value,
+            "file_writeback" => memory.file_writeback = value,
+            "slab_reclaimable" => memory.slab_reclaimable = value,
+            "slab_unreclaimable" => memory.slab_unreclaimable = value,
+            "pgscan" => memory.scans = value,
+            "workingset_activate_file" => memory.activates = value,
+            "workingset_restore_file" => memory.restores = value,
+            "pgsteal" => memory.steals = value,
+            "workingset_refault_file" => memory.refaults = value,
+            "pgmajfault" => memory.major_faults = value,
+            _ => return,
+        }
+        if let Some(seen) = needed.iter_mut().find(|(name, _)| *name == key) {
+            seen.1 = true;
+        }
+    });
+    match needed.iter().find(|(_, seen)| !seen) {
+        Some((missing, _)) => Err(format!("has no `{missing}`")),
+        None => Ok(()),
+    }
+}
+
+/// cpu.stat: times in microseconds.
+pub(crate) fn cpu_stat(text: &str) -> Result<Cpu, String> {
+    let (mut user, mut system) = (None, None);
+    flat_keyed(text, |key, value| match key {
+        "user_usec" => user = Some(Duration::from_micros(value)),
+        "system_usec" => system = Some(Duration::from_micros(value)),
+        _ => {}
+    });
+    match (user, system) {
+        (Some(user), Some(system)) => Ok(Cpu { user, system }),
+        _ => Err("has no `user_usec` and `system_usec`".to_owned()),
+    }
+}
+
+/// cgroup.events: whether a process is left.
+pub(crate) fn populated(text: &str) -> Result<bool, String> {
+    let mut populated = None;
+    flat_keyed(text, |key, value| {
+        if key == "populated" {
+            populated = Some(value != 0);
+        }
+    });
+    populated.ok_or_else(|| "has no `populated`".to_owned())
+}
+
+/// How often the limits were hit, by memory.events.local: `max` and `high`. `None` where neither is told.
+pub(crate) fn limit_hits(text: &str) -> Option<u64> {
+    let mut hits = None;
+    flat_keyed(text, |key, value| {
+        if key == "max" || key == "high" {
+            hits = Some(hits.unwrap_or(0_u64).saturating_add(value));
+        }
+    });
+    hits
+}
+
+/// Bytes that can't be reclaimed, by memory.stat: anonymous memory and shmem.
+pub(crate) fn unreclaimable(text: &str) -> u64 {
+    let mut sum = 0_u64;
+    flat_keyed(text, |key, value| {
+        if key == "anon" || key == "shmem" {
+            sum = sum.saturating_add(value);
+        }
+    });
+    sum
+}
+
+/// Whether cgroup.procs lists a process.
+pub(crate) fn lists_process(text: &str, pid: u32) -> bool {
+    text.lines().any(|line| line.parse() == Ok(pid))
+}
+
+/// The path in cgroup v2 that /proc/PID/cgroup tells, without its leading slash.
+pub(crate) fn v2_path(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::/"))
 }
 
 #[cfg(test)]
@@ -74,6 +178,11 @@ mod tests {
         assert!(limit("maximum").unwrap_err().contains("maximum"));
         assert!(pressure("some avg10=0.00").unwrap_err().contains("some"));
         assert!(pressure("some total=1\n").unwrap_err().contains("full"));
+        assert!(memory_stat("anon 1\nfile 1\nshmem 1\npgsteal 1\n", &mut Memory::default()).is_err());
+        assert!(cpu_stat("user_usec 1\nuser_usec 2\n").unwrap_err().contains("system_usec"), "one of them twice");
+        assert!(populated("frozen 0\n").unwrap_err().contains("populated"));
+        assert_eq!(unreclaimable("anon 18446744073709551615\nshmem 1\n"), u64::MAX);
+        assert_eq!(limit_hits("oom 1\n"), None);
         flat_keyed("\n \nx\nx y\nx 1 2\n\u{0} 1\n", |key, value| assert_eq!((key, value), ("\u{0}", 1)));
     }
 }

@@ -116,25 +116,12 @@ impl Tree {
 /// How often the limits of this very cgroup were hit: `max` and `high` of memory.events.local. `None` where that can't
 /// be read.
 pub(crate) fn limit_hits(path: &Path) -> Option<u64> {
-    let text = fs::read_to_string(path.join("memory.events.local")).ok()?;
-    let mut hits = None;
-    super::parse::flat_keyed(&text, |key, value| {
-        if key == "max" || key == "high" {
-            hits = Some(hits.unwrap_or(0_u64).saturating_add(value));
-        }
-    });
-    hits
+    super::parse::limit_hits(&fs::read_to_string(path.join("memory.events.local")).ok()?)
 }
 
 fn unreclaimable(path: &Path) -> u64 {
     let text = fs::read_to_string(path.join("memory.stat")).unwrap_or_default();
-    let mut sum = 0;
-    super::parse::flat_keyed(&text, |key, value| {
-        if key == "anon" || key == "shmem" {
-            sum += value;
-        }
-    });
-    sum
+    super::parse::unreclaimable(&text)
 }
 
 /// Whether a cgroup only groups others: a systemd slice, or a pod or `QoS` class of the kubelet's cgroupfs driver.

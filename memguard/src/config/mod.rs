@@ -86,7 +86,7 @@ impl Problems {
     }
 }
 
-fn settings(table: &Table) -> Result<Settings, Vec<String>> {
+pub(crate) fn settings(table: &Table) -> Result<Settings, Vec<String>> {
     let mut problems = Problems::default();
     let mut result = Settings::default();
     for (key, value) in table {

@@ -18,10 +18,10 @@ use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 
 use super::entry::Entry;
 
-const MAGIC: [u8; 7] = *b"MGTRACE";
+pub(crate) const MAGIC: [u8; 7] = *b"MGTRACE";
 /// Counts up when an entry changes in a way that older readers would misread.
-const VERSION: u8 = 1;
-const BLOCK_HEADER: usize = 12;
+pub(crate) const VERSION: u8 = 1;
+pub(crate) const BLOCK_HEADER: usize = 12;
 /// Neither a damaged length nor a hostile file may have a reader take more memory than this for a block.
 const LONGEST_PAYLOAD: u32 = 16 << 20;
 const LONGEST_PLAIN: u32 = 64 << 20;
@@ -168,6 +168,20 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// Lines as a block.
+pub(crate) fn block(plain: &[u8]) -> io::Result<Vec<u8>> {
+    let mut block = vec![0; BLOCK_HEADER];
+    let mut encoder = DeflateEncoder::new(&mut block, Compression::default());
+    encoder.write_all(plain)?;
+    encoder.finish()?;
+    let (header, payload) = block.split_at_mut(BLOCK_HEADER);
+    let length = |bytes: usize| u32::try_from(bytes).map_err(|_| io::Error::other("a block of 4 GiB"));
+    header[..4].copy_from_slice(&length(payload.len())?.to_le_bytes());
+    header[4..8].copy_from_slice(&length(plain.len())?.to_le_bytes());
+    header[8..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+    Ok(block)
+}
+
 /// Writes a recording.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
@@ -178,9 +192,13 @@ pub struct Writer<W: Write> {
 impl Writer<File> {
     /// A new file, or one that is there and a recording: then it goes on after its last good block.
     pub fn append(path: &Path) -> Result<(Self, Option<Damage>), TraceError> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        Self::append_to(path, file.map_err(|source| TraceError::Io { verb: "open", path: path.to_owned(), source })?)
+    }
+
+    /// The same with a file that is open for reading and writing. `path` is for messages.
+    pub(crate) fn append_to(path: &Path, mut file: File) -> Result<(Self, Option<Damage>), TraceError> {
         let wrong = |verb| move |source| TraceError::Io { verb, path: path.to_owned(), source };
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(wrong("open"))?;
         let length = file.metadata().map_err(wrong("look at"))?.len();
         let mut damage = None;
         if length == 0 {
@@ -224,15 +242,7 @@ impl<W: Write> Writer<W> {
         if self.plain.is_empty() {
             return Ok(());
         }
-        let mut block = vec![0; BLOCK_HEADER];
-        let mut encoder = DeflateEncoder::new(&mut block, Compression::default());
-        encoder.write_all(&self.plain)?;
-        encoder.finish()?;
-        let (header, payload) = block.split_at_mut(BLOCK_HEADER);
-        let length = |bytes: usize| u32::try_from(bytes).map_err(|_| io::Error::other("a block of 4 GiB"));
-        header[..4].copy_from_slice(&length(payload.len())?.to_le_bytes());
-        header[4..8].copy_from_slice(&length(self.plain.len())?.to_le_bytes());
-        header[8..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+        let block = block(&self.plain)?;
         // In one piece, so that a crash leaves at most one torn block.
         self.to.write_all(&block)?;
         self.to.flush()?;

@@ -6,7 +6,7 @@
 
 mod degrade;
 mod entry;
-mod file;
+pub(crate) mod file;
 mod plot;
 mod recorder;
 mod replay;

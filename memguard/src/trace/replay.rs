@@ -176,7 +176,7 @@ pub fn replay(entries: &[Entry], judges: &[Judge], without: &[Without]) -> Repla
                 Judging::Engine(engine) => engine.forget(*unit),
                 Judging::Baseline(watch) => watch.forget(*unit),
             }),
-            Entry::Lost { entries } => replay.lost += entries,
+            Entry::Lost { entries } => replay.lost = replay.lost.saturating_add(*entries),
         }
     }
     replay
