@@ -1,12 +1,11 @@
 //! Recordings of the lab, judged by today's engine with its defaults: every hang is seen while it lasts, and nothing
 //! else is ever called one. What happened in each is told by the progress of its work, see `cargo xtask lab matrix`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use memguard::{
-    engine::Settings,
-    trace::{self, Entry, Judge},
-};
+use memguard::trace::{self, Entry, Judge};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -41,7 +40,7 @@ fn entries(file: &str) -> Vec<Entry> {
 
 /// Times of the verdicts.
 fn verdicts(entries: &[Entry]) -> Vec<f64> {
-    let replay = trace::replay(entries, &[Judge::Engine(Box::new(Settings::default()))], &[]);
+    let replay = trace::replay(entries, &[Judge::Engine(Box::default())], &[]);
     assert_eq!(replay.lost, 0);
     replay.rules[0].verdicts().map(|(_, moment)| moment.monotonic_s).collect()
 }
@@ -94,7 +93,10 @@ fn enforcing_and_observing_agree_up_to_the_verdict() {
             enforced.extend(acted);
         }
         let again = verdicts(&enforced);
-        assert!(again.first().is_some_and(|again| again.to_bits() == first.to_bits()), "{file}: {again:?}, not {first}");
+        assert!(
+            again.first().is_some_and(|again| again.to_bits() == first.to_bits()),
+            "{file}: {again:?}, not {first}"
+        );
         compared += 1;
     }
     assert!(compared >= 15, "only {compared} recordings have a verdict");

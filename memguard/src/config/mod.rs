@@ -189,24 +189,23 @@ fn ramp(value: &Value) -> Option<Ramp> {
 /// Settings as a configuration file, each with what it is for.
 #[must_use]
 pub fn written(settings: &Settings) -> String {
-    let mut text = String::from("[engine]\n");
-    let comment = |text: &mut String, why: &str| {
-        for line in wrapped(why) {
-            text.push_str(&format!("# {line}\n"));
-        }
-    };
+    let mut lines = vec!["[engine]".to_owned()];
     for time in TIMES {
-        comment(&mut text, time.why);
-        text.push_str(&format!("{} = {}\n", time.name, (time.get)(settings).as_secs()));
+        lines.extend(comment(time.why));
+        lines.push(format!("{} = {}", time.name, (time.get)(settings).as_secs()));
     }
-    comment(&mut text, "So many evaluations in a row that fail end a suspicion.");
-    text.push_str(&format!("grace_ticks = {}\n\n[engine.thresholds]\n", settings.grace_ticks));
+    lines.extend(comment("So many evaluations in a row that fail end a suspicion."));
+    lines.push(format!("grace_ticks = {}\n\n[engine.thresholds]", settings.grace_ticks));
     for knob in KNOBS {
-        comment(&mut text, &format!("{} ({})", knob.why, knob.unit));
+        lines.extend(comment(&format!("{} ({})", knob.why, knob.unit)));
         let Ramp { from, sure } = knob.get(&settings.thresholds);
-        text.push_str(&format!("{} = {{ from = {from}, sure = {sure} }}\n", knob.name));
+        lines.push(format!("{} = {{ from = {from}, sure = {sure} }}", knob.name));
     }
-    text
+    lines.join("\n") + "\n"
+}
+
+fn comment(text: &str) -> Vec<String> {
+    wrapped(text).into_iter().map(|line| format!("# {line}")).collect()
 }
 
 fn wrapped(text: &str) -> Vec<String> {

@@ -198,12 +198,12 @@ knobs! {
     refault_share, "refaults for each page freed", 0.0..=2.0,
         "Whether what is freed is wanted again. Hangs 0.7 to 1. Necessary, and alone worth nothing: any loop over a file \
          larger than its limit has 1 too.";
-    text_returns_per_s, "1/s", 0.0..=1000000.0,
+    text_returns_per_s, "1/s", 0.0..=1_000_000.0,
         "Major faults on program text that had one less than 8 s ago. Reading, scanning and databases have none, however \
          large; hangs 60 on a disk of 150 IOPS, 1000 on one of 3000.";
     text_return_share, "share of major faults on text", 0.0..=1.0,
         "A start-up faults in much text, but each piece of it once. In hangs 80 to 99 % comes back within 8 s.";
-    text_faults_per_s, "1/s", 0.0..=1000000.0,
+    text_faults_per_s, "1/s", 0.0..=1_000_000.0,
         "Where the tracer can't tell which text comes back: faults on text, or major faults of any kind.";
     turnover_per_s, "1/s", 0.0..=1000.0,
         "... and 1 / mean lifetime of a cached page. Hangs 0.2 to 8; overcommit that works 0.03 to 0.6.";

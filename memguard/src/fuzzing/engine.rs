@@ -13,10 +13,10 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Time from one sample to the next, in ns. Most are ticks.
 const STEPS: [i64; 16] = [
-    SECOND as i64,
-    SECOND as i64,
-    SECOND as i64,
-    SECOND as i64,
+    SECOND.cast_signed(),
+    SECOND.cast_signed(),
+    SECOND.cast_signed(),
+    SECOND.cast_signed(),
     990_000_000,
     1_010_000_000,
     500_000_000,
@@ -68,7 +68,9 @@ pub fn engine(data: &[u8]) {
             0 => engine.acted(unit, Duration::from_nanos(now)),
             1 => {
                 engine.forget(unit);
-                baselines.iter_mut().for_each(|watch| watch.forget(unit));
+                for watch in &mut baselines {
+                    watch.forget(unit);
+                }
                 changes[place].clear();
             }
             // A thread's worth of ordinary ticks, which a fuzzer is slow to write out.
@@ -121,7 +123,7 @@ pub fn sound(observation: &Observation) {
         assert_eq!(*state, State::Livelock);
         assert!(verdict.terms.hold() && verdict.terms.confidence() > 0.0);
         assert_eq!((Some(&verdict.signals), Some(&verdict.terms)), (signals.as_ref(), terms.as_ref()));
-        assert!(verdict.suspect_since < verdict.at && verdict.held <= verdict.at - verdict.suspect_since);
+        assert!(verdict.suspect_since < verdict.at && verdict.held <= verdict.at.saturating_sub(verdict.suspect_since));
     }
 }
 

@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn other_settings_are_tried_without_complaint() {
         let recording = recorded();
-        let longer = Settings { hold: Duration::from_secs(60), ..Settings::default() };
+        let longer = Settings { hold: Duration::from_mins(1), ..Settings::default() };
         let replay = replay(&recording.entries, &[Judge::Engine(Box::new(longer))], &[]);
         assert_eq!(replay.different, None);
         assert_eq!(replay.rules[0].verdicts().count(), 0);

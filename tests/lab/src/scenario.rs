@@ -209,7 +209,7 @@ impl Workload {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// /proc/PID/oom_score_adj.
+    /// `/proc/PID/oom_score_adj`.
     pub oom_score_adj: Option<i16>,
     /// `RLIMIT_AS`: `ulimit -v`.
     pub address_space: Option<Size>,

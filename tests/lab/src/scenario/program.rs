@@ -25,7 +25,7 @@ pub enum Program {
         /// Of a thousand calls, how many are to text anywhere, hot or not.
         #[serde(default = "a_tenth")]
         cold_per_mille: u32,
-        /// Calls mlockall(MCL_CURRENT | MCL_FUTURE), so that none of its text can be reclaimed.
+        /// Calls `mlockall(MCL_CURRENT | MCL_FUTURE)`, so that none of its text can be reclaimed.
         #[serde(default)]
         mlockall: bool,
     },
