@@ -136,11 +136,16 @@ impl<'a> Run<'a> {
         self.figures(container).map(|(_, figures)| figures.oom_kill).max().unwrap_or_default()
     }
 
+    /// When a container came to its limit: seen to be full, or else by the first hit that the kernel counted.
     fn at_limit(&self, name: &str) -> Option<f64> {
-        self.lines.iter().find_map(|line| match &line.record {
+        let seen = self.lines.iter().find_map(|line| match &line.record {
             Record::AtLimit { container } if container == name => Some(line.t),
             _ => None,
-        })
+        });
+        let hits = |figures: &Figures| figures.max_events + figures.high_events;
+        let before = self.figures(name).take_while(|(t, _)| *t < self.trouble).last().map_or(0, |(_, f)| hits(f));
+        let hit = || self.figures(name).find(|(t, f)| *t >= self.trouble && hits(f) > before).map(|(t, _)| t);
+        seen.or_else(hit)
     }
 
     fn dead(&self, name: &str) -> Option<f64> {

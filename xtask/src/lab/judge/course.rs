@@ -1,6 +1,6 @@
 //! How the work of a container went, told by its progress alone: memguard has no part in it.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Run;
 
@@ -20,12 +20,12 @@ const STEPS: f64 = 8.0;
 const SMOOTHEST_S: f64 = 30.0;
 
 /// What happened in a container. Times are the guest's `CLOCK_MONOTONIC` in seconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Course {
     pub(crate) container: String,
     pub(crate) at_limit: Option<f64>,
-    /// The first hang; if there is none, the longest stall.
-    pub(crate) hang: Option<Hang>,
+    /// All stretches in which it was hung, mere stalls among them.
+    pub(crate) hangs: Vec<Hang>,
     /// Share of its progress that it made from the limit (or the trouble) to its end.
     pub(crate) share: Option<f64>,
     /// The same in its worst 30 seconds.
@@ -34,10 +34,12 @@ pub(crate) struct Course {
     pub(crate) oom_kill: Option<f64>,
     /// The last process was gone.
     pub(crate) dead: Option<f64>,
+    /// Why its progress tells nothing, where something should report it.
+    pub(crate) untold: Option<String>,
 }
 
 /// A stretch in which work was hung.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Hang {
     /// The first second at the limit with progress, smoothed, under a fifth of what it was.
     pub(crate) onset: f64,
@@ -52,26 +54,35 @@ impl Hang {
     pub(crate) fn seconds(&self) -> f64 {
         self.end - self.onset
     }
+
+    /// Else it was a stall.
+    pub(crate) fn is_one(&self) -> bool {
+        self.seconds() >= HANG_S
+    }
 }
 
 impl Course {
-    /// The hang, if it is one and no mere stall.
+    /// The first hang that is no mere stall.
     pub(crate) fn hung(&self) -> Option<&Hang> {
-        self.hang.as_ref().filter(|hang| hang.seconds() >= HANG_S)
+        self.hangs.iter().find(|hang| hang.is_one())
     }
 
-    /// When the kernel ended the hang, if it did.
-    pub(crate) fn ended_by_kernel(&self) -> Option<f64> {
-        let hang = self.hang.as_ref()?;
+    /// The first hang; if there is none, the longest stall.
+    pub(crate) fn hang(&self) -> Option<&Hang> {
+        self.hung().or_else(|| self.hangs.iter().max_by(|a, b| a.seconds().total_cmp(&b.seconds())))
+    }
+
+    /// When the kernel ended this hang, if it did.
+    pub(crate) fn ended_by_kernel(&self, hang: &Hang) -> Option<f64> {
         self.oom_kill.filter(|kill| (hang.onset..=hang.end + 3.0).contains(kill))
     }
 
     /// In a few words.
     pub(crate) fn told(&self) -> String {
         let mut parts = Vec::new();
-        match (&self.hang, self.share) {
-            (Some(hang), _) if hang.seconds() >= HANG_S => {
-                let end = match (self.ended_by_kernel(), hang.lasts) {
+        match (self.hang(), self.share) {
+            (Some(hang), _) if hang.is_one() => {
+                let end = match (self.ended_by_kernel(hang), hang.lasts) {
                     (Some(_), _) => ", then the kernel killed",
                     (None, true) => " and more",
                     (None, false) => ", then it recovered",
@@ -93,11 +104,17 @@ impl Course {
         if self.at_limit.is_none() {
             parts.push("never at its limit".to_owned());
         }
+        parts.extend(self.untold.clone());
         if parts.is_empty() {
             parts.push("lived".to_owned());
         }
         parts.join(", ")
     }
+}
+
+/// Shares are written down; more digits than these mean nothing.
+fn rounded(share: f64) -> f64 {
+    (share * 1e4).round() / 1e4
 }
 
 /// What works in a container, and how fast it did before the trouble.
@@ -178,7 +195,7 @@ impl<'r> Work<'r> {
             }
         }
         for hang in &mut hangs {
-            hang.share = self.share(hang.onset, hang.end).unwrap_or_default();
+            hang.share = self.share(hang.onset, hang.end).map(rounded).unwrap_or_default();
             hang.lasts = hang.end + 2.5 >= self.until;
         }
         hangs
@@ -204,15 +221,19 @@ impl Run<'_> {
             dead: self.dead(container),
             ..Course::default()
         };
-        let Ok(work) = Work::of(self, container) else { return course };
+        let work = match Work::of(self, container) {
+            Ok(work) => work,
+            Err(why) => {
+                course.untold = self.victims(container).next().map(|_| why);
+                return course;
+            }
+        };
         let from = at_limit.unwrap_or(self.trouble).max(self.trouble);
-        course.share = work.share(from, work.until);
+        course.share = work.share(from, work.until).map(rounded);
         let worst = work.moments(from, work.until, HANG_S).map(|(_, share)| share).reduce(f64::min);
-        course.worst = worst;
+        course.worst = worst.map(rounded);
         if at_limit.is_some() {
-            let hangs = work.hangs(from);
-            let longest = || hangs.iter().copied().max_by(|a, b| a.seconds().total_cmp(&b.seconds()));
-            course.hang = hangs.iter().copied().find(|hang| hang.seconds() >= HANG_S).or_else(longest);
+            course.hangs = work.hangs(from);
         }
         course
     }

@@ -25,7 +25,7 @@ impl Run<'_> {
                     continue;
                 }
             };
-            let Some(hang) = course.hang else {
+            let Some(hang) = course.hang() else {
                 judgement.fail(format!("{container} never fell under a fifth of its work, {}", work.told()));
                 continue;
             };
@@ -170,7 +170,7 @@ impl Run<'_> {
             .map(|suspicion| suspicion.t)
             .next_back();
         let mut told = Vec::new();
-        if let Some(hang) = &course.hang {
+        if let Some(hang) = course.hang() {
             if let Some(suspect) = suspect {
                 told.push(format!("onset to suspect {:.1} s", suspect - hang.onset));
             }

@@ -244,13 +244,13 @@ fn the_onset_is_the_first_second_of_work_undone() {
 fn work_that_recovers_soon_was_stalled_and_not_hung() {
     let stalled = course(&Made { recovers_at: Some(50), ..SEEN });
     assert_eq!(stalled.hung(), None);
-    assert!((14.0..20.0).contains(&stalled.hang.unwrap().seconds()), "{stalled:?}");
+    assert!((14.0..20.0).contains(&stalled.hang().unwrap().seconds()), "{stalled:?}");
     assert!(stalled.told().starts_with("works at 8"), "{}", stalled.told());
     let hung = course(&Made { recovers_at: Some(90), ..SEEN });
     assert!(!hung.hung().unwrap().lasts);
     assert!(hung.told().contains("then it recovered"), "{}", hung.told());
     let killed = course(&Made { recovers_at: Some(90), oom_kill_at: Some(89), ..SEEN });
-    assert_eq!(killed.ended_by_kernel(), Some(89.0));
+    assert_eq!(killed.ended_by_kernel(killed.hung().unwrap()), Some(89.0));
     assert!(killed.told().contains("then the kernel killed"), "{}", killed.told());
 }
 
