@@ -10,9 +10,11 @@ pub(super) struct Count {
     /// Runs in which something hung that has to be seen, and those of them in which it was not.
     pub(super) hung: usize,
     pub(super) missed: usize,
-    /// Runs in which all worked, and verdicts on what worked in any run.
+    /// Runs in which all worked, and those of them with a verdict.
     pub(super) works: usize,
     pub(super) false_alarms: usize,
+    /// Runs in which something hung, with a verdict on something else, or long before.
+    pub(super) beside: usize,
     /// Verdicts on slow work.
     pub(super) on_slow: usize,
     /// Seconds from onset to verdict, of the runs in which it was due and given; sorted.
@@ -24,12 +26,13 @@ pub(super) struct Count {
 impl Count {
     pub(super) fn of<'e>(runs: impl Iterator<Item = &'e Evaluated>, rule: &str) -> Self {
         let mut count = Self::default();
-        for run in runs.filter(|run| run.class != Class::Contrary) {
+        for run in runs.filter(|run| !matches!(run.class, Class::Contrary | Class::Unproven)) {
             count.hung += usize::from(run.class == Class::Hung && run.outcome(rule) != Outcome::TooShort);
             count.works += usize::from(run.class == Class::Works);
             match run.outcome(rule) {
                 Outcome::Missed => count.missed += 1,
-                Outcome::FalseAlarm => count.false_alarms += 1,
+                Outcome::FalseAlarm if run.class == Class::Works => count.false_alarms += 1,
+                Outcome::FalseAlarm => count.beside += 1,
                 Outcome::OnSlowWork => count.on_slow += 1,
                 Outcome::Caught if run.class == Class::Hung => {
                     let judged = run.rules.get(rule);
@@ -42,6 +45,11 @@ impl Count {
         count.delays.sort_by(f64::total_cmp);
         count.suspects.sort_by(f64::total_cmp);
         count
+    }
+
+    pub(super) fn alarms(&self) -> String {
+        let beside = if self.beside > 0 { format!(" + {} in hangs", self.beside) } else { String::new() };
+        format!("{} of {}{beside}", self.false_alarms, self.works)
     }
 
     pub(super) fn median(&self) -> Option<f64> {

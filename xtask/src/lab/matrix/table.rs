@@ -82,8 +82,7 @@ fn rules(runs: &[Evaluated], rules: &[(&str, String)]) -> String {
             .to_owned();
     for (rule, told) in rules {
         let counts = HALVES.map(|half| Count::of(in_half(runs, half), rule));
-        let mut cells: Vec<String> =
-            counts.iter().map(|count| format!("{} of {}", count.false_alarms, count.works)).collect();
+        let mut cells: Vec<String> = counts.iter().map(Count::alarms).collect();
         cells.extend(counts.iter().map(|count| format!("{} of {}", count.missed, count.hung)));
         cells.extend([seconds(counts[2].median()), seconds(counts[2].worst())]);
         let _ = writeln!(text, "| {told} | {} |", cells.join(" | "));
@@ -103,7 +102,8 @@ pub(super) fn summary(runs: &[Evaluated]) -> String {
     );
     for (rule, _) in rows {
         let [tuning, held_out, all] = HALVES.map(|half| Count::of(in_half(runs, half), rule));
-        let alarms = format!("{}+{} of {}", tuning.false_alarms, held_out.false_alarms, all.works);
+        let sum = |count: &Count| count.false_alarms + count.beside;
+        let alarms = format!("{}+{} of {}", sum(&tuning), sum(&held_out), all.works);
         let missed = format!("{}+{} of {}", tuning.missed, held_out.missed, all.hung);
         let _ = writeln!(
             text,
@@ -147,8 +147,8 @@ fn livelocks(runs: &[Evaluated]) -> String {
         if count.missed > 0 {
             let _ = write!(verdict, ", **{} missed**", count.missed);
         }
-        if count.false_alarms > 0 {
-            let _ = write!(verdict, ", **{} false**", count.false_alarms);
+        if count.false_alarms + count.beside > 0 {
+            let _ = write!(verdict, ", **{} false**", count.false_alarms + count.beside);
         }
         let _ = writeln!(
             text,
