@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use memguard_lab::{Line, MemguardMode, Record, recording};
+use memguard_lab::{Line, MemguardMode, Record, Scenario, recording};
+use serde_json::Value;
 
 use super::{kernels::Kernel, run::Planned};
 use crate::paths;
@@ -22,9 +23,14 @@ pub(crate) struct Kept {
     /// Seconds since 1970 of its end.
     pub(crate) ended: u64,
     pub(crate) lines: PathBuf,
+    /// The scenario as it was then, JSON.
+    pub(crate) scenario_then: PathBuf,
     /// memguard's recording; `None` when it ran without memguard, or ended badly.
     pub(crate) recording: Option<PathBuf>,
 }
+
+/// The extension of a scenario as it was run.
+const SCENARIO: &str = "scenario.json";
 
 pub(crate) fn folder() -> PathBuf {
     paths::lab().join("records")
@@ -49,6 +55,7 @@ pub(super) fn keep(run: &Planned, kernel: &Kernel, mut lines: Vec<Line>) -> anyh
         fs::write(&path, bytes).with_context(|| format!("can't write {}", path.display()))
     };
     write("jsonl", text.as_bytes())?;
+    write(SCENARIO, &serde_json::to_vec(&run.scenario)?)?;
     match recording {
         Some(Ok(bytes)) => write("mgtrace", &bytes)?,
         Some(Err(why)) => anyhow::bail!(why),
@@ -72,7 +79,7 @@ pub(crate) fn kept(folder: &Path) -> anyhow::Result<Vec<Kept>> {
         let stem = lines.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let parts: Vec<&str> = stem.split('@').collect();
         let [scenario, release, mode, ended] = parts[..] else { continue };
-        let mode = serde_json::from_value(serde_json::Value::String(mode.to_owned()));
+        let mode = serde_json::from_value(Value::String(mode.to_owned()));
         let (Ok(mode), Ok(ended)) = (mode, ended.parse()) else { continue };
         all.push(Kept {
             scenario: scenario.to_owned(),
@@ -80,11 +87,30 @@ pub(crate) fn kept(folder: &Path) -> anyhow::Result<Vec<Kept>> {
             mode,
             ended,
             recording: recording.is_file().then_some(recording),
+            scenario_then: lines.with_extension(SCENARIO),
             lines,
         });
     }
     all.sort_by(|a, b| (a.ended, &a.scenario).cmp(&(b.ended, &b.scenario)));
     Ok(all)
+}
+
+/// Why a run tells nothing about its scenario as it is now. What is expected of it may change; what is run may not.
+pub(crate) fn is_outdated(run: &Kept, now: &Scenario) -> Option<String> {
+    // Runs of the lab as it was before it kept them.
+    let text = fs::read(&run.scenario_then).ok()?;
+    let as_expected_now = |text: &[u8]| -> serde_json::Result<Scenario> {
+        let mut then: Value = serde_json::from_slice(text)?;
+        let now = serde_json::to_value(now)?;
+        for field in ["summary", "kind", "half", "family", "expect"] {
+            then[field] = now[field].clone();
+        }
+        serde_json::from_value(then)
+    };
+    match as_expected_now(&text) {
+        Ok(then) if then == *now => None,
+        _ => Some("the scenario has changed since".to_owned()),
+    }
 }
 
 /// The records of a run.

@@ -150,7 +150,9 @@ impl Lab<'_> {
         let began = Instant::now();
         let title = format!("{} on {}, memguard {}", run.scenario.name, kernel.release, run.mode);
         ui::say(format!("booting {title}"));
-        let result = self.guest(run, kernel).map(|lines| (judge(&run.scenario, run.mode, &lines), lines));
+        let result = self
+            .guest(run, kernel)
+            .map(|lines| (judge(&run.scenario, run.mode, &self.options.arguments, &lines), lines));
         Outcome { title, took: began.elapsed(), result }
     }
 

@@ -3,6 +3,8 @@
 use memguard_lab::{Line, Record};
 use serde_json::Value;
 
+use super::{Judgement, Run};
+
 /// How its process ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum End {
@@ -13,17 +15,25 @@ pub(super) enum End {
     Killed,
 }
 
+/// A verdict or a suspicion.
+#[derive(Clone, Debug)]
+pub(super) struct Event {
+    pub(super) t: f64,
+    /// Below the root of cgroup v2.
+    pub(super) cgroup: String,
+    pub(super) message: String,
+}
+
 /// The gist of its log.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     pub(super) started: bool,
     /// `full`, `degraded` or `files`.
     pub(super) level: Option<String>,
-    /// When, and the message.
-    pub(super) verdicts: Vec<(f64, String)>,
+    pub(super) verdicts: Vec<Event>,
     pub(super) kills: u32,
     pub(super) dry_runs: u32,
-    pub(super) suspicions: u32,
+    pub(super) suspicions: Vec<Event>,
     /// Records and events that the tracer lost.
     pub(super) lost: Option<u64>,
     /// Reclaim cycles whose end it did not see.
@@ -45,18 +55,22 @@ impl Said {
         let mut said = Self::default();
         for (t, entry) in log(lines) {
             let message = entry["message"].as_str().unwrap_or_default().to_owned();
+            let event = || {
+                let cgroup = entry["cgroup"].as_str().unwrap_or_default().trim_start_matches('/').to_owned();
+                Event { t, cgroup, message: message.clone() }
+            };
             match entry["kind"].as_str() {
                 Some("started") => {
                     said.started = true;
                     said.level = entry["plan"]["level"].as_str().map(str::to_owned);
                 }
-                Some("verdict") => said.verdicts.push((t, message.clone())),
+                Some("verdict") => said.verdicts.push(event()),
                 Some("action") => match entry["outcome"].as_str() {
                     Some("dead" | "lingering") => said.kills += 1,
                     Some("dry_run") => said.dry_runs += 1,
                     _ => {}
                 },
-                Some("state") if entry["to"] == "suspect" => said.suspicions += 1,
+                Some("state") if entry["to"] == "suspect" => said.suspicions.push(event()),
                 Some("cost") => {
                     let tracer = &entry["tracer"];
                     let names = ["ring_full", "cgroups_left_out", "cycles_untimed", "undecodable"];
@@ -76,5 +90,49 @@ impl Said {
             said.end = code.map_or(End::Killed, End::Code);
         }
         said
+    }
+}
+
+impl Run<'_> {
+    /// It started, lost nothing, ended when asked to; and what it cost.
+    pub(super) fn memguard_is_well(&self, judgement: &mut Judgement) {
+        let said = Said::of(self.lines);
+        judgement.expect(said.started, || "memguard did not start".to_owned());
+        judgement.expect((said.level.as_deref() == Some("files")) == self.files_only, || {
+            format!("memguard's signals came from {:?}", said.level.as_deref().unwrap_or("nowhere"))
+        });
+        judgement.expect(said.end == End::Code(0), || format!("memguard ended with {:?}", said.end));
+        judgement.expect(self.files_only || said.lost == Some(0), || format!("memguard lost {:?} events", said.lost));
+        // From 7.1 on tracepoints can be preempted (kernel commit a46023d5616e), and a program that is entered again on
+        // the same CPU is skipped the second time.
+        let cycles =
+            self.samples.last().map_or(0, |(_, sample)| sample.containers.values().map(|f| f.max_events).sum());
+        judgement.expect(said.ends_lost * 100 <= cycles, || {
+            format!("the ends of {} of {cycles} reclaim cycles were not seen", said.ends_lost)
+        });
+        judgement.expect(said.errors.is_empty(), || format!("memguard reported: {}", said.errors.join("; ")));
+        let resident = self.samples.iter().filter_map(|(_, sample)| sample.memguard_resident_kib).max();
+        let cpu = |from: f64, to: f64| {
+            let mut points = self
+                .samples
+                .iter()
+                .filter(|(t, _)| (from..=to).contains(t))
+                .filter_map(|(t, sample)| Some((*t, sample.memguard_cpu_s?)));
+            let first = points.next()?;
+            let last = points.next_back()?;
+            Some((last.1 - first.1) / (last.0 - first.0) * 100.0)
+        };
+        let last = self.samples.last().map_or(0.0, |(t, _)| *t);
+        let until = self.dead(self.container()).unwrap_or(last);
+        let from = self.at_limit(self.container()).unwrap_or(self.trouble);
+        if let (Some(rest), Some(busy), Some(resident)) =
+            (cpu(self.trouble - 10.5, self.trouble), cpu(from, until), resident)
+        {
+            judgement.facts.push(format!(
+                "memguard ({}): {rest:.2} % of a core before, {busy:.1} % at the limit, {:.1} MiB resident",
+                said.level.as_deref().unwrap_or("?"),
+                resident as f64 / 1024.0
+            ));
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::paths;
 
 const AT_LIMIT: u64 = 33;
 const CONTAINER: &str = "runner/runner";
+const CGROUP: &str = "kubepods.slice/pod1.slice/runner.scope";
 
 /// What happens in a made-up run of the scenario `livelock`.
 #[derive(Clone, Copy)]
@@ -59,6 +60,8 @@ impl Made {
         let mut say = |t: u64, record: Record| lines.push(Line { seq: 0, t: t as f64, record });
         let (mut listener, mut neighbour, mut figures) = (0, 0, Figures::default());
         let on = self.mode != MemguardMode::Off;
+        let cgroup = format!("/sys/fs/cgroup/{CGROUP}");
+        say(0, Record::Started { workload: "listener".to_owned(), pid: 7, cgroup });
         if on {
             say(0, log(&json!({"kind": "started", "plan": {"level": "full"}})));
         }
@@ -83,7 +86,7 @@ impl Made {
                 (figures.oom, figures.oom_kill) = (1, 1);
             }
             if self.verdict_at == Some(second) {
-                say(second, log(&json!({"kind": "verdict", "message": "LIVELOCK"})));
+                say(second, log(&json!({"kind": "verdict", "message": "LIVELOCK", "cgroup": CGROUP})));
                 let outcome = if self.mode == MemguardMode::Enforce { "dead" } else { "dry_run" };
                 say(second, log(&json!({"kind": "action", "outcome": outcome})));
             }
@@ -138,7 +141,7 @@ impl Made {
 
     fn judged(&self) -> Judgement {
         let scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
-        judge(&scenario, self.mode, &self.lines())
+        judge(&scenario, self.mode, &[], &self.lines())
     }
 
     fn passes(&self) {
@@ -206,10 +209,10 @@ fn a_verdict_on_healthy_work_is_a_false_alarm() {
     let mut scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
     scenario.kind = Kind::Healthy;
     let lines = Made { verdict_at: Some(74), ..SEEN }.lines();
-    let judgement = judge(&scenario, MemguardMode::Observe, &lines);
+    let judgement = judge(&scenario, MemguardMode::Observe, &[], &lines);
     assert!(judgement.failures.iter().any(|failure| failure.starts_with("FALSE ALARM")), "{judgement:#?}");
     let lines = Made { verdict_at: None, ..SEEN }.lines();
-    let judgement = judge(&scenario, MemguardMode::Observe, &lines);
+    let judgement = judge(&scenario, MemguardMode::Observe, &[], &lines);
     assert!(!judgement.failures.iter().any(|failure| failure.starts_with("FALSE ALARM")), "{judgement:#?}");
 }
 
@@ -217,5 +220,74 @@ fn a_verdict_on_healthy_work_is_a_false_alarm() {
 fn a_run_that_broke_off_proves_nothing() {
     let scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
     let lines = Made { until: 20, ..HANG }.lines();
-    assert!(judge(&scenario, MemguardMode::Off, &lines).failures[0].contains("before the trouble"));
+    assert!(judge(&scenario, MemguardMode::Off, &[], &lines).failures[0].contains("before the trouble"));
+}
+
+/// How the listener's work went.
+fn course(made: &Made) -> course::Course {
+    let scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+    let lines = made.lines();
+    Run::of(&scenario, made.mode, &lines).unwrap().course(CONTAINER)
+}
+
+#[test]
+fn the_onset_is_the_first_second_of_work_undone() {
+    let course = course(&SEEN);
+    let hang = *course.hung().unwrap();
+    assert!((32.0..=34.0).contains(&hang.onset), "{hang:?}");
+    assert!(hang.lasts && hang.share < 0.02 && hang.seconds() > 130.0, "{hang:?}");
+    let facts = SEEN.judged().facts.join("\n");
+    assert!(facts.contains("onset to verdict 41.0 s") && facts.contains("limit to verdict 41.0 s"), "{facts}");
+}
+
+#[test]
+fn work_that_recovers_soon_was_stalled_and_not_hung() {
+    let stalled = course(&Made { recovers_at: Some(50), ..SEEN });
+    assert_eq!(stalled.hung(), None);
+    assert!((14.0..20.0).contains(&stalled.hang().unwrap().seconds()), "{stalled:?}");
+    assert!(stalled.told().starts_with("works at 8"), "{}", stalled.told());
+    let hung = course(&Made { recovers_at: Some(90), ..SEEN });
+    assert!(!hung.hung().unwrap().lasts);
+    assert!(hung.told().contains("then it recovered"), "{}", hung.told());
+    let killed = course(&Made { recovers_at: Some(90), oom_kill_at: Some(89), ..SEEN });
+    assert_eq!(killed.ended_by_kernel(killed.hung().unwrap()), Some(89.0));
+    assert!(killed.told().contains("then the kernel killed"), "{}", killed.told());
+}
+
+#[test]
+fn a_verdict_on_work_that_goes_on_is_told_apart() {
+    Made { hung_rate: 1200, ..SEEN }.fails("did not hang");
+    Made { hung_rate: 1200, ..SEEN }.fails("a verdict on work that is not hung: it was at 86 %");
+    Made { verdict_at: Some(31), ..SEEN }.fails("before it reached its limit");
+}
+
+#[test]
+fn healthy_work_that_hangs_is_not_healthy() {
+    let mut scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+    scenario.kind = Kind::Healthy;
+    let judged = |made: &Made| judge(&scenario, made.mode, &[], &made.lines());
+    let hung = judged(&Made { verdict_at: None, ..SEEN });
+    assert!(hung.failures.iter().any(|failure| failure.contains("is not healthy")), "{hung:#?}");
+    let slow = judged(&Made { verdict_at: None, hung_rate: 700, ..SEEN });
+    assert!(!slow.failures.iter().any(|failure| failure.contains("is not healthy")), "{slow:#?}");
+}
+
+#[test]
+fn verdicts_elsewhere_are_not_about_it() {
+    let scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+    let lines = SEEN.lines();
+    let run = Run::of(&scenario, SEEN.mode, &lines).unwrap();
+    for cgroup in [CGROUP, "kubepods.slice/pod1.slice", "kubepods.slice/pod1.slice/runner.scope/docker/x", ""] {
+        assert!(run.is_about(cgroup, CONTAINER), "{cgroup}");
+    }
+    for cgroup in ["kubepods.slice/pod2.slice", "kubepods.slice/pod1.slice/runner.scope2", "kubepods.slice/pod"] {
+        assert!(!run.is_about(cgroup, CONTAINER), "{cgroup}");
+    }
+}
+
+#[test]
+fn a_run_without_the_tracer_is_judged_as_one() {
+    let scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+    let judgement = judge(&scenario, SEEN.mode, &["--no-tracer".to_owned()], &SEEN.lines());
+    assert!(judgement.failures.iter().any(|failure| failure.contains("signals came from")), "{judgement:#?}");
 }

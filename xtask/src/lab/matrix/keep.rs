@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{judges::MUST_SEE_S, table::Evaluated};
-use crate::paths;
+use super::{
+    evaluate::{Class, Evaluated, Outcome, is_due, right},
+    replay::DEFAULT,
+};
+use crate::{paths, ui};
 
 /// tests/recordings/expected.toml
 #[derive(Serialize)]
@@ -24,21 +27,50 @@ struct Entry {
     must_see: bool,
 }
 
-/// The onset is known to a few seconds only, because progress is averaged over some.
-const EARLY_S: f64 = 5.0;
-
 fn entry(file: String, run: &Evaluated) -> Entry {
     let tenth = |seconds: f64| (seconds * 10.0).round() / 10.0;
-    let hangs = run.victims.iter().flat_map(|victim| &victim.hangs);
     Entry {
         file,
-        hung: hangs.clone().map(|hang| [tenth(hang.from - EARLY_S), tenth(hang.to)]).collect(),
-        must_see: hangs.clone().any(|hang| hang.length() >= MUST_SEE_S),
+        hung: run.courses.iter().flat_map(right).map(|(from, to)| [tenth(from), tenth(to)]).collect(),
+        must_see: run.courses.iter().any(is_due),
     }
 }
 
-/// Copies the newest recording of each scenario and kernel, and writes down what has to come of it.
+/// How much a run is worth as a test: it did what its name says; then the hardest: the latest verdict, or the healthy
+/// work that had it worst.
+fn worth(run: &Evaluated) -> (bool, f64) {
+    let as_named = matches!(run.class, Class::Hung | Class::HungBriefly | Class::Works)
+        && (run.kind == memguard_lab::scenario::Kind::Livelock) == (run.class != Class::Works);
+    let delay = run.rules.get(DEFAULT).filter(|judged| judged.outcome == Outcome::Caught).and_then(|j| j.verdict_s);
+    let hardest = match run.class {
+        Class::Works => run.courses.iter().filter_map(|course| course.worst).map(|worst| -worst).reduce(f64::max),
+        _ => delay,
+    };
+    (as_named, hardest.unwrap_or(f64::MIN))
+}
+
+/// Copies a recording of each scenario and kernel, and writes down what has to come of it.
 pub(super) fn keep(runs: &[Evaluated]) -> anyhow::Result<()> {
+    let mut best: BTreeMap<String, &Evaluated> = BTreeMap::new();
+    for run in runs {
+        let file = name(&run.scenario, &run.release);
+        // A cgroup that was never under reclaim leaves no sample, and there is nothing to replay.
+        if run.samples == 0 || run.class == Class::Contrary || run.class == Class::Unproven {
+            continue;
+        }
+        let better = best.get(&file).is_none_or(|other| {
+            let (new, old) = (worth(run), worth(other));
+            new.0.cmp(&old.0).then(new.1.total_cmp(&old.1)).is_gt()
+        });
+        if better {
+            best.insert(file, run);
+        }
+    }
+    let missing: std::collections::BTreeSet<String> =
+        runs.iter().map(|run| name(&run.scenario, &run.release)).filter(|name| !best.contains_key(name)).collect();
+    for name in missing {
+        ui::say(format!("no run is fit to be kept as {name}: see the tables"));
+    }
     let folder = paths::root().join("tests/recordings");
     fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
     for old in fs::read_dir(&folder)?.flatten() {
@@ -46,13 +78,9 @@ pub(super) fn keep(runs: &[Evaluated]) -> anyhow::Result<()> {
             fs::remove_file(old.path())?;
         }
     }
-    // Later runs come later, and replace earlier ones.
-    let newest: BTreeMap<String, &Evaluated> =
-        runs.iter().map(|run| (name(&run.scenario, &run.release), run)).collect();
     let mut expected = Expected { recording: Vec::new() };
-    for (file, run) in newest {
-        let to = folder.join(&file);
-        copy(&run.recording, &to)?;
+    for (file, run) in best {
+        copy(&run.recording, &folder.join(&file))?;
         expected.recording.push(entry(file, run));
     }
     let text = toml::to_string(&expected).context("can't write down what is expected")?;
@@ -75,35 +103,44 @@ mod tests {
     use memguard_lab::scenario::{Half, Kind};
 
     use super::*;
-    use crate::lab::matrix::facts::{Span, Victim};
+    use crate::lab::judge::course::{Course, Hang};
 
-    fn run(hangs: &[Span]) -> Evaluated {
+    fn run(kind: Kind, class: Class, hang: Option<(f64, f64)>) -> Evaluated {
+        let hangs = hang.map(|(onset, end)| Hang { onset, end, share: 0.0, lasts: true }).into_iter().collect();
+        let course = Course { hangs, at_limit: Some(30.0), worst: Some(0.5), ..Course::default() };
         Evaluated {
             scenario: "livelock".to_owned(),
-            kind: Kind::Livelock,
-            half: Half::Tuning,
+            kernel: "6.12".to_owned(),
             release: "6.12.73+deb12-cloud-amd64".to_owned(),
+            kind,
+            half: Half::Tuning,
+            class,
+            file: String::new(),
+            courses: vec![course],
+            rules: BTreeMap::new(),
             recording: "x.mgtrace".into(),
-            victims: vec![Victim {
-                container: "a/b".to_owned(),
-                cgroup: "x".to_owned(),
-                at_limit: None,
-                works_at: 1.0,
-                hangs: hangs.to_vec(),
-                hung_at: 0.0,
-                oom_kill: None,
-            }],
-            worth: BTreeMap::new(),
+            samples: 9,
         }
     }
 
     #[test]
     fn what_must_be_seen_is_what_hung_long_enough() {
-        let none = entry("f".to_owned(), &run(&[]));
+        let none = entry("f".to_owned(), &run(Kind::Healthy, Class::Works, None));
         assert_eq!((none.hung.len(), none.must_see), (0, false));
-        let long = entry("f".to_owned(), &run(&[Span { from: 40.04, to: 90.0 }]));
-        assert_eq!((long.hung, long.must_see), (vec![[35.0, 90.0]], true));
-        assert!(!entry("f".to_owned(), &run(&[Span { from: 40.0, to: 60.0 }])).must_see);
+        let long = entry("f".to_owned(), &run(Kind::Livelock, Class::Hung, Some((40.04, 90.0))));
+        assert_eq!((long.hung, long.must_see), (vec![[30.0, 91.0]], true));
+        assert!(!entry("f".to_owned(), &run(Kind::Livelock, Class::HungBriefly, Some((40.0, 60.0)))).must_see);
+    }
+
+    #[test]
+    fn runs_that_did_what_their_name_says_are_kept_first() {
+        let hung = run(Kind::Livelock, Class::Hung, Some((40.0, 90.0)));
+        let works = run(Kind::Livelock, Class::Works, None);
+        assert!(worth(&hung).0 && !worth(&works).0);
+        let healthy = run(Kind::Healthy, Class::Works, None);
+        let mut easy = healthy.clone();
+        easy.courses[0].worst = Some(0.9);
+        assert!(worth(&healthy).1 > worth(&easy).1, "the harder one");
     }
 
     #[test]

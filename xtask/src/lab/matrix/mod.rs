@@ -1,17 +1,29 @@
-//! `cargo xtask lab matrix`: every scenario, judged by memguard and by other people's rules, as docs/detection.md.
+//! `cargo xtask lab matrix`: the set of scenarios, run, recorded and judged by memguard and by other people's rules.
 
-mod facts;
-mod judges;
+mod count;
+mod evaluate;
 mod keep;
+mod replay;
 mod table;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use memguard_lab::{MemguardMode, Scenario};
 
-use self::table::Evaluated;
-use super::{Options, records, run_all};
+use self::{
+    count::Count,
+    evaluate::{Class, Evaluated, Outcome},
+    replay::DEFAULT,
+};
+use super::{
+    Options, accel, check_machine, judge, kernels,
+    records::{self, Kept},
+    run_all,
+};
 use crate::{
     build::{self, Profile},
     paths, ui,
@@ -19,132 +31,241 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Scenarios by name, or `all`.
-    #[arg(value_name = "NAME", default_value = "all")]
+    /// Only these scenarios (`lab list`). The tables are then shown, not written.
+    #[arg(value_name = "NAME")]
     names: Vec<String>,
 
-    /// Kernel lines: 6.1, 6.12, 6.18, 7. May be given again.
-    #[arg(long, value_name = "LINE", default_value = super::kernels::USUAL)]
+    /// Kernel lines to run on: 6.1, 6.12, 6.18, 7. May be given again.
+    #[arg(long, value_name = "LINE", default_value = kernels::USUAL)]
     kernel: Vec<String>,
 
     /// How often each is run.
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
 
-    /// Run nothing: evaluate what runs have left in target/lab/records, or in another folder.
+    /// Run nothing: judge what earlier runs left in target/lab/records, or in another folder. May be given again.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "")]
-    from_records: Option<String>,
+    from_records: Vec<String>,
 
     /// Keep a recording of each scenario and kernel as a test, in tests/recordings.
     #[arg(long)]
     keep: bool,
 
-    /// Where the tables go, between its markers.
+    /// Where the tables go, between its markers; the results as data go beside it.
     #[arg(long, value_name = "FILE", default_value = "docs/detection.md")]
-    out: String,
+    out: PathBuf,
+
+    /// Processors that VMs may use together; as many as there are by default.
+    #[arg(long, value_name = "COUNT")]
+    cores: Option<u32>,
+
+    /// How guests are run.
+    #[arg(long, value_enum, default_value_t)]
+    accel: accel::Choice,
+
+    /// Further arguments for `memguard run`.
+    #[arg(last = true)]
+    arguments: Vec<String>,
 }
 
-const BEGIN: &str = "<!-- matrix: begin -->";
-const END: &str = "<!-- matrix: end -->";
+/// Everything that the records in some folders tell.
+#[derive(Debug, Default)]
+struct Evaluation {
+    runs: Vec<Evaluated>,
+    /// Runs that tell nothing, and why.
+    left_out: Vec<String>,
+    /// Recordings that can't be judged: a fault of memguard's or the lab's.
+    broken: Vec<String>,
+}
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let mut folder = records::folder();
-    match args.from_records.as_deref() {
-        Some("") => {}
-        Some(other) => folder = other.into(),
-        None => run_scenarios(args)?,
+    let everything = ["all".to_owned()];
+    let all = args.names.is_empty() || args.names.iter().any(|name| name == "all");
+    let scenarios = super::scenarios(if all { &everything } else { &args.names })?;
+    if args.from_records.is_empty() {
+        run_set(args)?;
     }
-    let scenarios = super::scenarios(&args.names)?;
-    let memguard = build::memguard(Profile::Quick)?;
-    let runs = evaluate(&folder, &scenarios, &memguard)?;
-    if runs.is_empty() {
-        bail!("{} has no recordings of these scenarios: run without --from-records first", folder.display());
+    let mut folders: Vec<PathBuf> =
+        args.from_records.iter().filter(|name| !name.is_empty()).map(PathBuf::from).collect();
+    if folders.len() < args.from_records.len().max(1) {
+        folders.push(records::folder());
     }
-    let tables = table::markdown(&runs);
-    println!("{tables}");
-    let path = paths::root().join(&args.out);
-    insert(&path, &tables)?;
-    ui::say(format!("written to {}", path.display()));
+    let evaluation = evaluate(&folders, &scenarios)?;
+    if evaluation.runs.is_empty() {
+        bail!("there is nothing to judge: no run in observe mode has left its recording in {}", folders[0].display());
+    }
+    if all {
+        write(&evaluation, &paths::root().join(&args.out))?;
+    } else {
+        println!("{}", table::all(&evaluation.runs, &evaluation.left_out));
+    }
     if args.keep {
-        keep::keep(&runs)?;
+        keep::keep(&evaluation.runs)?;
     }
-    verdict(&runs)
+    report(&evaluation)
 }
 
-fn run_scenarios(args: &Args) -> anyhow::Result<()> {
-    // To the end of the hang, so that every rule sees all of it.
-    let planned = super::planned(&args.names, &args.kernel, args.repeat, MemguardMode::Observe)?;
-    super::check_machine()?;
-    // What a run should have been is told by the judge of `lab run`; here counts what it was.
-    run_all(planned, &Options::default()).map(drop)
+/// Runs all in VMs. What the judge has to say to a run is said, and does not keep it from the tables.
+fn run_set(args: &Args) -> anyhow::Result<()> {
+    let names = if args.names.is_empty() { &["all".to_owned()][..] } else { &args.names };
+    // Observing, so that every rule sees the whole hang.
+    let planned = super::planned(names, &args.kernel, args.repeat, MemguardMode::Observe)?;
+    check_machine()?;
+    let options =
+        Options { cores: args.cores, accel: args.accel, arguments: args.arguments.clone(), ..Options::default() };
+    if let Err(error) = super::report(&run_all(planned, &options)?) {
+        ui::say(format!("{error:#}; the tables tell what they did"));
+    }
+    Ok(())
 }
 
-fn evaluate(folder: &Path, scenarios: &[Scenario], memguard: &Path) -> anyhow::Result<Vec<Evaluated>> {
-    let mut runs = Vec::new();
-    for kept in records::kept(folder)? {
-        let (Some(scenario), Some(recording)) =
-            (scenarios.iter().find(|scenario| scenario.name == kept.scenario), &kept.recording)
-        else {
-            continue;
-        };
-        // After a kill there is nothing more to see.
-        if kept.mode != MemguardMode::Observe {
-            continue;
-        }
-        let victims = match facts::victims(scenario, &records::read(&kept.lines)?) {
-            Ok(victims) => victims,
-            Err(why) => {
-                ui::say(format!("{}: {why}", kept.lines.display()));
-                continue;
+/// Judges all recordings of these scenarios.
+fn evaluate(folders: &[PathBuf], scenarios: &[Scenario]) -> anyhow::Result<Evaluation> {
+    let mut evaluation = Evaluation::default();
+    let mut kept: Vec<(Kept, &Scenario)> = Vec::new();
+    for folder in folders {
+        for run in records::kept(folder)? {
+            let scenario = scenarios.iter().find(|scenario| scenario.name == run.scenario);
+            if let Some(scenario) = scenario.filter(|_| run.mode == MemguardMode::Observe) {
+                kept.push((run, scenario));
             }
-        };
-        let said = judges::ask(memguard, recording)?;
-        runs.push(Evaluated {
-            scenario: scenario.name.clone(),
-            kind: scenario.kind,
-            half: scenario.half,
-            release: kept.release,
-            recording: recording.clone(),
-            worth: said.iter().map(|(name, said)| (*name, judges::worth(said, &victims))).collect(),
-            victims,
-        });
-        ui::check_interrupt()?;
+        }
     }
-    Ok(runs)
+    let memguard = build::memguard(Profile::Quick)?;
+    ui::say(format!("judging the recordings of {} runs", kept.len()));
+    let mut with_recording: Vec<(Kept, &Scenario, PathBuf)> = Vec::new();
+    for (run, scenario) in kept {
+        let name = name(&run.lines);
+        match (&run.recording, records::is_outdated(&run, scenario)) {
+            (_, Some(why)) => evaluation.left_out.push(format!("{name}: {why}")),
+            (None, _) => evaluation.left_out.push(format!("{name}: memguard left no recording")),
+            (Some(path), None) => with_recording.push((run.clone(), scenario, path.clone())),
+        }
+    }
+    let paths: Vec<&Path> = with_recording.iter().map(|(.., path)| path.as_path()).collect();
+    for ((run, scenario, path), replayed) in with_recording.iter().zip(replay::replay(&memguard, &paths)) {
+        match replayed.and_then(|replayed| one(run, scenario, path, &replayed)) {
+            Ok(Some(evaluated)) => evaluation.runs.push(evaluated),
+            Ok(None) => evaluation.left_out.push(format!("{}: it broke off before the trouble", name(path))),
+            Err(error) => evaluation.broken.push(format!("{}: {error:#}", name(path))),
+        }
+    }
+    evaluation.runs.sort_by(|a, b| (&a.scenario, &a.kernel, &a.file).cmp(&(&b.scenario, &b.kernel, &b.file)));
+    Ok(evaluation)
 }
 
-/// Puts the tables between the markers of a document.
-fn insert(path: &Path, tables: &str) -> anyhow::Result<()> {
-    let text = fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
-    let text = inserted(&text, tables).with_context(|| format!("{} has no {BEGIN} and {END}", path.display()))?;
-    fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn inserted(text: &str, tables: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{tables}{END}{after}"))
+/// `None` if the run broke off before its trouble began.
+fn one(
+    kept: &Kept,
+    scenario: &Scenario,
+    path: &Path,
+    replayed: &replay::Replayed,
+) -> anyhow::Result<Option<Evaluated>> {
+    let lines = records::read(&kept.lines)?;
+    let Some(run) = judge::Run::of(scenario, kept.mode, &lines) else { return Ok(None) };
+    let courses: Vec<_> = run.containers().iter().map(|container| run.course(container)).collect();
+    let mut kernel = line(&kept.release);
+    if replayed.signals_from == "files" {
+        // A column of its own for runs that were made with --no-tracer.
+        kernel.push_str(", no tracer");
+    }
+    Ok(Some(Evaluated {
+        scenario: scenario.name.clone(),
+        kernel,
+        release: kept.release.clone(),
+        kind: scenario.kind,
+        half: scenario.half,
+        class: evaluate::class(scenario.kind, &courses),
+        file: name(path),
+        rules: evaluate::judge(&run, scenario.kind, &courses, replayed),
+        recording: path.to_owned(),
+        samples: replayed.samples,
+        courses,
+    }))
 }
 
-/// Fails on a verdict on healthy work, and on a hang that was not seen.
-fn verdict(runs: &[Evaluated]) -> anyhow::Result<()> {
-    let wrong: Vec<String> = runs
-        .iter()
-        .filter_map(|run| {
-            let worth = run.worth.get(judges::DEFAULT)?;
-            let count = worth.false_alarms.len() + worth.missed.len();
-            (count > 0).then(|| {
-                format!(
-                    "{} on {}: {} false alarms, {} hangs missed",
-                    run.scenario,
-                    run.release,
-                    worth.false_alarms.len(),
-                    worth.missed.len()
-                )
-            })
-        })
-        .collect();
-    if wrong.is_empty() { Ok(()) } else { bail!("memguard was wrong:\n  {}", wrong.join("\n  ")) }
+/// The line of a release: two numbers up to 6, one from 7 on, as `--kernel` names them.
+fn line(release: &str) -> String {
+    let mut numbers = release.split(['.', '-']);
+    let major = numbers.next().unwrap_or_default();
+    let old = major.parse::<u32>().is_ok_and(|major| major < 7);
+    match numbers.next() {
+        Some(minor) if old => format!("{major}.{minor}"),
+        _ => major.to_owned(),
+    }
+}
+
+/// Writes docs/detection.md's tables, and the results as data.
+fn write(evaluation: &Evaluation, path: &Path) -> anyhow::Result<()> {
+    let old = match fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
+    };
+    let tables = table::all(&evaluation.runs, &evaluation.left_out);
+    let text = table::insert(old.as_deref(), &tables)
+        .map_err(|why| anyhow::anyhow!("can't write the tables into {}: {why}", path.display()))?;
+    fs::write(path, text).with_context(|| format!("can't write {}", path.display()))?;
+    let data = path.with_extension("json");
+    let mut text = "[\n".to_owned();
+    for (index, run) in evaluation.runs.iter().enumerate() {
+        text.push_str(if index > 0 { ",\n" } else { "" });
+        text.push_str(&serde_json::to_string(run)?);
+    }
+    text.push_str("\n]\n");
+    fs::write(&data, text).with_context(|| format!("can't write {}", data.display()))?;
+    ui::say(format!("wrote {} and {}", path.display(), data.display()));
+    Ok(())
+}
+
+/// Tells it, and fails if memguard did what it must not.
+fn report(evaluation: &Evaluation) -> anyhow::Result<()> {
+    let runs = &evaluation.runs;
+    for why in &evaluation.left_out {
+        println!("left out: {why}");
+    }
+    for run in runs {
+        let told = run.course().map(judge::course::Course::told).unwrap_or_default();
+        let judged = run.rules.get(DEFAULT);
+        let says = match (run.outcome(DEFAULT), run.class) {
+            (Outcome::FalseAlarm, _) => "FALSE ALARM",
+            (Outcome::Missed, _) => "MISSED",
+            (Outcome::OnSlowWork, _) => "verdict on slow work",
+            (_, Class::Contrary) => "hung, and should not have",
+            (_, Class::Unproven) => "proves nothing",
+            (_, Class::Works) if run.kind == memguard_lab::scenario::Kind::Livelock => "did not hang",
+            (Outcome::Caught, _) if judged.and_then(|judged| judged.verdict_s).is_some_and(|s| s > 30.0) => "late",
+            _ => continue,
+        };
+        let cgroup = judged.and_then(|judged| judged.cgroup.as_deref()).unwrap_or_default();
+        println!("{says}: {} on {}: {told} {cgroup} ({})", run.scenario, run.kernel, run.file);
+    }
+    print!("{}", table::summary(runs));
+    let count = Count::of(runs.iter(), DEFAULT);
+    // Wherever they are: in runs that prove nothing, too.
+    let alarms = runs.iter().filter(|run| run.outcome(DEFAULT) == Outcome::FalseAlarm).count();
+    println!(
+        "matrix: {} runs; memguard: {alarms} false alarms ({} runs work at their limit), {} of {} hangs missed",
+        runs.len(),
+        count.works,
+        count.missed,
+        count.hung
+    );
+    for why in &evaluation.broken {
+        eprintln!("can't be judged: {why}");
+    }
+    if alarms + count.missed + evaluation.broken.len() > 0 {
+        bail!(
+            "{alarms} false alarms, {} missed hangs, {} recordings that can't be judged",
+            count.missed,
+            evaluation.broken.len()
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -152,11 +273,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_between_the_markers_is_replaced() {
-        let text = format!("# A\n{BEGIN}\nold\n{END}\nB\n");
-        let new = inserted(&text, "| new |\n").unwrap();
-        assert_eq!(new, format!("# A\n{BEGIN}\n| new |\n{END}\nB\n"));
-        assert_eq!(inserted(&new, "| new |\n").unwrap(), new);
-        assert_eq!(inserted("no markers", "x"), None);
+    fn releases_belong_to_lines() {
+        for (release, expected) in [
+            ("6.12.73+deb12-cloud-amd64", "6.12"),
+            ("6.1.0-56-cloud-amd64", "6.1"),
+            ("7.3-cloud-amd64", "7"),
+            ("7.3.1+deb14-cloud-amd64", "7"),
+        ] {
+            assert_eq!(line(release), expected);
+        }
     }
 }

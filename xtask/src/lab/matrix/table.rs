@@ -1,231 +1,355 @@
-//! The tables of docs/detection.md. Pure: what was found in, Markdown out.
+//! The results as tables of Markdown, and where they go in a document that people write around them.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use memguard_lab::scenario::{Half, Kind};
 
 use super::{
-    facts::{HANG_S, Victim},
-    judges::{DEFAULT, MUST_SEE_S, Worth, all},
+    count::{Count, HALVES, in_half, median},
+    evaluate::{Class, Evaluated, Outcome},
+    replay::{BASELINES, DEFAULT, VARIANTS},
 };
+use crate::lab::judge::course::{Course, HANG_S};
 
-/// A run and what everybody made of it.
-#[derive(Clone, Debug)]
-pub(super) struct Evaluated {
-    pub(super) scenario: String,
-    pub(super) kind: Kind,
-    pub(super) half: Half,
-    /// `uname -r`
-    pub(super) release: String,
-    /// memguard's recording of it.
-    pub(super) recording: PathBuf,
-    pub(super) victims: Vec<Victim>,
-    pub(super) worth: BTreeMap<&'static str, Worth>,
-}
+const BEGIN: &str = "<!-- matrix: begin -->";
+const END: &str = "<!-- matrix: end -->";
 
-impl Evaluated {
-    fn hung(&self) -> bool {
-        self.victims.iter().any(|victim| !victim.hangs.is_empty())
+/// Puts the tables between the markers of a document, which begins anew without a document.
+pub(super) fn insert(document: Option<&str>, tables: &str) -> Result<String, String> {
+    let Some(document) = document else {
+        return Ok(format!("# How memguard decides\n\n{BEGIN}\n{tables}{END}\n"));
+    };
+    let wrong = || format!("it needs one line {BEGIN} and after it one line {END}: the tables go between them");
+    let (before, rest) = document.split_once(BEGIN).ok_or_else(wrong)?;
+    let (_, after) = rest.split_once(END).ok_or_else(wrong)?;
+    if after.contains(BEGIN) || after.contains(END) {
+        return Err(wrong());
     }
+    Ok(format!("{before}{BEGIN}\n{tables}{END}{after}"))
+}
 
-    fn ours(&self) -> Option<&Worth> {
-        self.worth.get(DEFAULT)
+/// All tables.
+pub(super) fn all(runs: &[Evaluated], left_out: &[String]) -> String {
+    let mut text = "<!-- Written by `cargo xtask lab matrix`: do not edit here. -->\n".to_owned();
+    let scenarios = |kinds: &[Kind]| {
+        let names: std::collections::BTreeSet<_> =
+            runs.iter().filter(|run| kinds.contains(&run.kind)).map(|run| run.scenario.as_str()).collect();
+        names.len()
+    };
+    let _ = writeln!(
+        text,
+        "\n{} runs of {} livelocks and {} healthy scenarios.\n",
+        runs.len(),
+        scenarios(&[Kind::Livelock]),
+        scenarios(&[Kind::Healthy, Kind::Oom])
+    );
+    let _ = writeln!(text, "### By rule\n");
+    text.push_str(&rules(runs, &by_rule()));
+    let _ = writeln!(text, "\n### memguard with less to go by\n");
+    text.push_str(&rules(runs, &VARIANTS[3..].iter().map(|v| (v.name, v.told.to_owned())).collect::<Vec<_>>()));
+    let _ = writeln!(text, "\n### What should hang\n");
+    text.push_str(&livelocks(runs));
+    let _ = writeln!(text, "\n### What should be left alone\n");
+    text.push_str(&healthy(runs));
+    let contrary: Vec<&Evaluated> = runs.iter().filter(|run| is_contrary(run)).collect();
+    if !contrary.is_empty() {
+        let _ = writeln!(text, "\n### Runs that prove nothing, or did other than their name says\n");
+        text.push_str(&contraries(&contrary));
     }
-}
-
-pub(super) fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        odd if odd % 2 == 1 => sorted.get(middle).copied(),
-        _ => Some(f64::midpoint(sorted[middle - 1], sorted[middle])),
+    if !left_out.is_empty() {
+        let _ = writeln!(text, "\nLeft out:\n");
+        for why in left_out {
+            let _ = writeln!(text, "- {why}");
+        }
     }
+    text
 }
 
-fn worst(values: &[f64]) -> Option<f64> {
-    values.iter().copied().reduce(f64::max)
+fn is_contrary(run: &Evaluated) -> bool {
+    matches!(run.class, Class::Contrary | Class::Unproven) || (run.kind == Kind::Livelock && run.class == Class::Works)
 }
 
-fn seconds(value: Option<f64>) -> String {
-    value.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.0}"))
+fn by_rule() -> Vec<(&'static str, String)> {
+    let ours = VARIANTS[..3].iter().map(|variant| (variant.name, format!("**memguard**, {}", variant.told)));
+    let others = BASELINES.iter().map(|(name, told)| (*name, (*told).to_owned()));
+    ours.chain(others).collect()
 }
 
-const fn half(half: Half) -> &'static str {
+fn rules(runs: &[Evaluated], rules: &[(&str, String)]) -> String {
+    let mut text =
+        "| judged by | false alarms: tuning | held-out | all | missed hangs: tuning | held-out | all | onset to \
+                    verdict: median | worst |\n|---|---|---|---|---|---|---|---|---|\n"
+            .to_owned();
+    for (rule, told) in rules {
+        let counts = HALVES.map(|half| Count::of(in_half(runs, half), rule));
+        let mut cells: Vec<String> = counts.iter().map(Count::alarms).collect();
+        cells.extend(counts.iter().map(|count| format!("{} of {}", count.missed, count.hung)));
+        cells.extend([seconds(counts[2].median()), seconds(counts[2].worst())]);
+        let _ = writeln!(text, "| {told} | {} |", cells.join(" | "));
+    }
+    text
+}
+
+/// For a terminal.
+pub(super) fn summary(runs: &[Evaluated]) -> String {
+    let mut text = String::new();
+    let mut rows = by_rule();
+    rows.extend(VARIANTS[3..].iter().map(|variant| (variant.name, variant.told.to_owned())));
+    let _ = writeln!(
+        text,
+        "{:16} {:>24} {:>24} {:>9} {:>8}",
+        "rule", "false alarms (tun+held)", "missed hangs (tun+held)", "median", "worst"
+    );
+    for (rule, _) in rows {
+        let [tuning, held_out, all] = HALVES.map(|half| Count::of(in_half(runs, half), rule));
+        let sum = |count: &Count| count.false_alarms + count.beside;
+        let alarms = format!("{}+{} of {}", sum(&tuning), sum(&held_out), all.works);
+        let missed = format!("{}+{} of {}", tuning.missed, held_out.missed, all.hung);
+        let _ = writeln!(
+            text,
+            "{rule:16} {alarms:>24} {missed:>24} {:>9} {:>8}",
+            seconds(all.median()),
+            seconds(all.worst())
+        );
+    }
+    text
+}
+
+/// Runs of one scenario on one kernel.
+type Groups<'e> = BTreeMap<(Half, &'e str, &'e str), Vec<&'e Evaluated>>;
+
+fn groups<'e>(runs: &'e [Evaluated], kinds: &[Kind]) -> Groups<'e> {
+    let mut groups = Groups::new();
+    for run in runs.iter().filter(|run| kinds.contains(&run.kind)) {
+        groups.entry((run.half, &run.scenario, &run.kernel)).or_default().push(run);
+    }
+    groups
+}
+
+fn half_name(half: Half) -> &'static str {
     match half {
         Half::Tuning => "tuning",
         Half::HeldOut => "held-out",
     }
 }
 
-/// All tables.
-pub(super) fn markdown(runs: &[Evaluated]) -> String {
-    let mut text = String::new();
-    let _ = rules(&mut text, runs);
-    for kind in [Kind::Livelock, Kind::Healthy, Kind::Oom] {
-        let _ = scenarios(&mut text, runs, kind);
+fn livelocks(runs: &[Evaluated]) -> String {
+    let mut text = "| scenario | kernel | half | runs | what happened | caught | onset to suspect | onset to verdict: \
+                    median | worst | others that saw it in all runs |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for ((half, scenario, kernel), runs) in groups(runs, &[Kind::Livelock]) {
+        let count = Count::of(runs.iter().copied(), DEFAULT);
+        let caught = runs.iter().filter(|run| run.outcome(DEFAULT) == Outcome::Caught).count();
+        let hung = runs.iter().filter(|run| matches!(run.class, Class::Hung | Class::HungBriefly)).count();
+        let all_caught = |rule: &str| runs.iter().all(|run| run.outcome(rule) == Outcome::Caught);
+        let others: Vec<&str> = BASELINES.iter().map(|(name, _)| *name).filter(|name| all_caught(name)).collect();
+        let mut verdict = format!("{caught} of {hung}");
+        if count.missed > 0 {
+            let _ = write!(verdict, ", **{} missed**", count.missed);
+        }
+        if count.false_alarms + count.beside > 0 {
+            let _ = write!(verdict, ", **{} false**", count.false_alarms + count.beside);
+        }
+        let _ = writeln!(
+            text,
+            "| {scenario} | {kernel} | {} | {} | {} | {verdict} | {} | {} | {} | {} |",
+            half_name(half),
+            runs.len(),
+            happened(&runs),
+            seconds(count.suspect()),
+            seconds(count.median()),
+            seconds(count.worst()),
+            others.join(", ")
+        );
     }
     text
 }
 
-/// For each judge and half: false alarms, misses, and how soon.
-fn rules(text: &mut String, runs: &[Evaluated]) -> std::fmt::Result {
-    let hung = runs.iter().filter(|run| run.hung()).count();
-    writeln!(
-        text,
-        "{} runs of {} scenarios; in {hung} the work of a container was hung for {HANG_S:.0} s or longer. Each cell is \
-         tuning half + held-out half. A false alarm is a run with a verdict on work that was not hung; a miss is a hang \
-         of {MUST_SEE_S:.0} s or longer without a verdict while it lasted.\n",
-        runs.len(),
-        runs.iter().map(|run| run.scenario.as_str()).collect::<std::collections::BTreeSet<_>>().len(),
-    )?;
-    writeln!(
-        text,
-        "| rule | runs with false alarms | hangs missed | hangs seen | onset to verdict, median / worst, s |"
-    )?;
-    writeln!(text, "|---|---|---|---|---|")?;
-    for judge in all() {
-        let of = |wanted: Half| {
-            runs.iter().filter(move |run| run.half == wanted).filter_map(|run| run.worth.get(judge.name))
+fn healthy(runs: &[Evaluated]) -> String {
+    let mut text =
+        "| scenario | kernel | half | runs | what happened | memguard | others that would have acted (runs) |\n\
+                    |---|---|---|---|---|---|---|\n"
+            .to_owned();
+    for ((half, scenario, kernel), runs) in groups(runs, &[Kind::Healthy, Kind::Oom]) {
+        let alarms = |rule: &str| runs.iter().filter(|run| run.outcome(rule) == Outcome::FalseAlarm).count();
+        let ours = match alarms(DEFAULT) {
+            0 => "silent".to_owned(),
+            count => format!("**{count} false alarms**"),
         };
-        let count = |value: fn(&Worth) -> usize| {
-            let [tuning, held_out] = [Half::Tuning, Half::HeldOut].map(|half| of(half).map(value).sum::<usize>());
-            format!("{tuning} + {held_out}")
-        };
-        let times: Vec<f64> = runs
-            .iter()
-            .filter_map(|run| run.worth.get(judge.name))
-            .flat_map(|w| w.to_verdict.iter().copied())
-            .collect();
-        writeln!(
-            text,
-            "| {} | {} | {} | {} | {} / {} |",
-            judge.name,
-            count(|worth| usize::from(!worth.false_alarms.is_empty())),
-            count(|worth| worth.missed.len()),
-            count(|worth| worth.to_verdict.len()),
-            seconds(median(&times)),
-            seconds(worst(&times)),
-        )?;
-    }
-    Ok(())
-}
-
-/// One line for each scenario and kernel.
-fn scenarios(text: &mut String, runs: &[Evaluated], kind: Kind) -> std::fmt::Result {
-    let mut groups: BTreeMap<(&str, &str), Vec<&Evaluated>> = BTreeMap::new();
-    for run in runs.iter().filter(|run| run.kind == kind) {
-        groups.entry((&run.scenario, &run.release)).or_default().push(run);
-    }
-    if groups.is_empty() {
-        return Ok(());
-    }
-    writeln!(text, "\n### Meant as: {kind}\n")?;
-    writeln!(
-        text,
-        "| scenario | half | kernel | runs | what happened | verdict | onset to suspect | onset to verdict, median / worst |"
-    )?;
-    writeln!(text, "|---|---|---|---|---|---|---|---|")?;
-    for ((scenario, release), group) in groups {
-        let worth: Vec<&Worth> = group.iter().filter_map(|run| run.ours()).collect();
-        let gather = |value: fn(&Worth) -> &Vec<f64>| -> Vec<f64> {
-            worth.iter().flat_map(|worth| value(worth).iter().copied()).collect()
-        };
-        let (suspects, verdicts) = (gather(|w| &w.to_suspect), gather(|w| &w.to_verdict));
-        let false_alarms = worth.iter().filter(|worth| !worth.false_alarms.is_empty()).count();
-        let missed: usize = worth.iter().map(|worth| worth.missed.len()).sum();
-        let verdict = match (verdicts.len(), false_alarms, missed) {
-            (0, 0, 0) => "none".to_owned(),
-            (seen, 0, 0) => format!("{seen}, all right"),
-            (seen, wrong, missed) => format!("{seen} right, **{wrong} false, {missed} missed**"),
-        };
-        let happened: Vec<String> = group.iter().map(|run| happened(run)).collect();
-        writeln!(
-            text,
-            "| {scenario} | {} | {} | {} | {} | {verdict} | {} | {} / {} |",
-            group.first().map_or("", |run| half(run.half)),
-            release.split(['+', '-']).next().unwrap_or(release),
-            group.len(),
-            happened.join("; "),
-            seconds(median(&suspects)),
-            seconds(median(&verdicts)),
-            seconds(worst(&verdicts)),
-        )?;
-    }
-    Ok(())
-}
-
-/// In a few words.
-fn happened(run: &Evaluated) -> String {
-    let of = |victim: &Victim| {
-        let mut words = match victim.longest() {
-            Some(hang) => format!("hung {:.0} s at {:.0} %", hang.length(), victim.hung_at * 100.0),
-            None => format!("worked at {:.0} %", victim.works_at * 100.0),
-        };
-        if let Some(at) = victim.oom_kill {
-            let since =
-                victim.at_limit.map_or_else(String::new, |limit| format!(" {:.0} s after the limit", at - limit));
-            let _ = write!(words, ", OOM kill{since}");
+        let mut others = Vec::new();
+        for variant in &VARIANTS[1..3] {
+            others.push((variant.told, alarms(variant.name)));
         }
-        words
-    };
-    // Neighbours are of interest only where they did not do well.
-    let mut told: Vec<String> = run.victims.iter().filter(|victim| victim.at_limit.is_some()).map(of).collect();
-    if told.is_empty() {
-        told = run.victims.iter().map(of).collect();
+        others.extend(BASELINES.iter().map(|(name, _)| (*name, alarms(name))));
+        let others: Vec<String> =
+            others.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} ({count})")).collect();
+        let _ = writeln!(
+            text,
+            "| {scenario} | {kernel} | {} | {} | {} | {ours} | {} |",
+            half_name(half),
+            runs.len(),
+            happened(&runs),
+            others.join(", ")
+        );
     }
-    if told.is_empty() { "no progress to tell by".to_owned() } else { told.join(" and ") }
+    text
+}
+
+fn contraries(runs: &[&Evaluated]) -> String {
+    let mut text = "| scenario | kernel | what happened | memguard |\n|---|---|---|---|\n".to_owned();
+    for run in runs {
+        let ours = match run.outcome(DEFAULT) {
+            Outcome::Silent | Outcome::TooShort | Outcome::Missed => "no verdict",
+            Outcome::Caught => "a verdict in the hang",
+            Outcome::OnSlowWork => "a verdict on slow work",
+            Outcome::FalseAlarm => "**a verdict on work that goes on**",
+        };
+        let told = run.course().map(Course::told).unwrap_or_default();
+        let _ = writeln!(text, "| {} ({}) | {} | {told} | {ours} |", run.scenario, run.kind, run.kernel);
+    }
+    text
+}
+
+/// What happened in some runs of the same.
+fn happened(runs: &[&Evaluated]) -> String {
+    let courses: Vec<&Course> = runs.iter().filter_map(|run| run.course()).collect();
+    let (hung, works): (Vec<&Course>, Vec<&Course>) = courses.iter().partition(|course| course.hung().is_some());
+    let mut parts = Vec::new();
+    let of = |some: &[&Course]| if some.len() == courses.len() { String::new() } else { format!("{}: ", some.len()) };
+    if let Some(first) = hung.first() {
+        let spans = sorted(hung.iter().filter_map(|course| Some(course.hung()?.seconds())));
+        let shares = sorted(hung.iter().filter_map(|course| Some(course.hung()?.share * 100.0)));
+        let one = first.hung();
+        let kernel = one.and_then(|one| first.ended_by_kernel(one));
+        let end = match (kernel, one.is_some_and(|one| one.lasts)) {
+            (Some(_), _) => ", then OOM-killed",
+            (None, true) => " and more",
+            (None, false) => ", then it recovered",
+        };
+        parts.push(format!("{}hung {} s{end} at {} %", of(&hung), range(&spans, 0), range(&shares, 1)));
+    }
+    if !works.is_empty() {
+        parts.push(format!("{}{}", of(&works), worked(&works)));
+    }
+    parts.join("; ")
+}
+
+fn worked(courses: &[&Course]) -> String {
+    let mut parts = Vec::new();
+    let shares = sorted(courses.iter().filter_map(|course| Some(course.share? * 100.0)));
+    if let Some(share) = median(&shares) {
+        let worst = courses.iter().filter_map(|course| course.worst).reduce(f64::min);
+        let worst = worst.map(|worst| format!(" (worst {HANG_S:.0} s: {:.0} %)", worst * 100.0)).unwrap_or_default();
+        parts.push(format!("works at {share:.0} %{worst}"));
+    }
+    if courses.iter().any(|course| course.oom_kill.is_some()) {
+        parts.push("OOM-killed".to_owned());
+    }
+    if courses.iter().all(|course| course.at_limit.is_none()) {
+        parts.push("never at its limit".to_owned());
+    }
+    parts.extend(courses.iter().find_map(|course| course.untold.clone()));
+    if parts.is_empty() { "lives".to_owned() } else { parts.join(", ") }
+}
+
+fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut numbers: Vec<f64> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers
+}
+
+fn range(sorted: &[f64], decimals: usize) -> String {
+    let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return String::new() };
+    let (first, last) = (format!("{first:.decimals$}"), format!("{last:.decimals$}"));
+    if first == last { first } else { format!("{first} to {last}") }
+}
+
+fn seconds(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1} s"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::matrix::facts::Span;
+    use crate::lab::{judge::course::Hang, matrix::evaluate::Judged};
 
-    fn run(scenario: &str, kind: Kind, half: Half, hangs: &[Span], ours: Worth) -> Evaluated {
+    fn run(scenario: &str, kind: Kind, half: Half, class: Class, rules: &[(&str, Outcome, Option<f64>)]) -> Evaluated {
+        let hang = Hang { onset: 33.0, end: 97.0, share: 0.012, lasts: true };
+        let course = Course {
+            container: "a/b".to_owned(),
+            at_limit: Some(32.0),
+            hangs: if matches!(class, Class::Hung | Class::Contrary) { vec![hang] } else { Vec::new() },
+            share: Some(0.93),
+            worst: Some(0.71),
+            ..Course::default()
+        };
+        let judged = |outcome, verdict_s| Judged { outcome, suspect_s: Some(4.0), verdict_s, cgroup: None };
         Evaluated {
             scenario: scenario.to_owned(),
+            kernel: "6.12".to_owned(),
+            release: "6.12.73".to_owned(),
             kind,
             half,
-            release: "6.12.73+deb12-cloud-amd64".to_owned(),
-            recording: PathBuf::new(),
-            victims: vec![Victim {
-                container: "a/b".to_owned(),
-                cgroup: "x".to_owned(),
-                at_limit: Some(30.0),
-                works_at: 0.75,
-                hangs: hangs.to_vec(),
-                hung_at: 0.01,
-                oom_kill: None,
-            }],
-            worth: BTreeMap::from([(DEFAULT, ours)]),
+            class,
+            file: String::new(),
+            courses: vec![course],
+            rules: rules.iter().map(|(rule, outcome, s)| ((*rule).to_owned(), judged(*outcome, *s))).collect(),
+            recording: std::path::PathBuf::new(),
+            samples: 0,
         }
     }
 
-    #[test]
-    fn tables_tell_hangs_work_misses_and_false_alarms() {
-        let hang = Span { from: 40.0, to: 100.0 };
-        let seen = Worth { to_suspect: vec![4.0], to_verdict: vec![14.0], ..Worth::default() };
-        let text = markdown(&[
-            run("livelock", Kind::Livelock, Half::Tuning, &[hang], seen),
-            run("stream", Kind::Healthy, Half::HeldOut, &[], Worth::default()),
-            run("bad", Kind::Healthy, Half::HeldOut, &[], Worth { false_alarms: vec![50.0], ..Worth::default() }),
-            run("unseen", Kind::Livelock, Half::HeldOut, &[hang], Worth { missed: vec![hang], ..Worth::default() }),
-        ]);
-        assert!(text.contains("| memguard | 0 + 1 | 0 + 1 | 1 + 0 | 14 / 14 |"), "{text}");
-        assert!(
-            text.contains("| livelock | tuning | 6.12.73 | 1 | hung 60 s at 1 % | 1, all right | 4 | 14 / 14 |"),
-            "{text}"
-        );
-        assert!(text.contains("| stream | held-out | 6.12.73 | 1 | worked at 75 % | none | – | – / – |"), "{text}");
-        assert!(text.contains("**1 false, 0 missed**") && text.contains("**0 false, 1 missed**"), "{text}");
+    fn some() -> Vec<Evaluated> {
+        let caught = |s| (DEFAULT, Outcome::Caught, Some(s));
+        let alarm = ("oomd", Outcome::FalseAlarm, None);
+        vec![
+            run(
+                "lock",
+                Kind::Livelock,
+                Half::Tuning,
+                Class::Hung,
+                &[caught(12.0), ("oomd", Outcome::Caught, Some(17.0))],
+            ),
+            run("lock", Kind::Livelock, Half::Tuning, Class::Hung, &[caught(19.0), ("oomd", Outcome::Missed, None)]),
+            run("held", Kind::Livelock, Half::HeldOut, Class::Hung, &[(DEFAULT, Outcome::Missed, None)]),
+            run("lame", Kind::Livelock, Half::HeldOut, Class::Works, &[]),
+            run("scan", Kind::Healthy, Half::HeldOut, Class::Works, &[alarm]),
+            run("odd", Kind::Healthy, Half::Tuning, Class::Contrary, &[alarm]),
+        ]
     }
 
     #[test]
-    fn medians_of_even_odd_and_none() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
-        assert_eq!(median(&[]), None);
+    fn each_run_is_counted_once_and_by_what_it_did() {
+        let text = all(&some(), &["x.jsonl: it broke off".to_owned()]);
+        for row in [
+            "| **memguard**, default profile | 0 of 0 | 0 of 2 | 0 of 2 | 0 of 2 | 1 of 1 | 1 of 3 | 15.5 s | 19.0 s |",
+            "| oomd's documented rule: memory full over 5 % for 15 s | 0 of 0 | 1 of 2 | 1 of 2 | 1 of 2 | 0 of 1 | 1 of 3 |",
+            "| lock | 6.12 | tuning | 2 | hung 64 s and more at 1.2 % | 2 of 2 | 4.0 s | 15.5 s | 19.0 s |  |",
+            "| held | 6.12 | held-out | 1 | hung 64 s and more at 1.2 % | 0 of 1, **1 missed** | - | - | - |  |",
+            "| scan | 6.12 | held-out | 1 | works at 93 % (worst 30 s: 71 %) | silent | oomd (1) |",
+            "| odd (healthy) | 6.12 | hung 64 s and more, at 1.2 % of its work | no verdict |",
+            "| lame (livelock) | 6.12 | works at 93 % (71 % in its worst 30 s) | no verdict |",
+            "- x.jsonl: it broke off",
+        ] {
+            assert!(text.contains(row), "no {row} in\n{text}");
+        }
+        assert!(summary(&some()).contains("0+1 of 3"), "{}", summary(&some()));
+    }
+
+    #[test]
+    fn tables_go_between_the_markers_and_leave_the_rest() {
+        let document = format!("# A\n\nwords\n\n{BEGIN}\nold\n{END}\n\nmore\n");
+        let new = insert(Some(&document), "| new |\n").unwrap();
+        assert_eq!(new, format!("# A\n\nwords\n\n{BEGIN}\n| new |\n{END}\n\nmore\n"));
+        assert_eq!(insert(Some(&new), "| new |\n").unwrap(), new, "a second time changes nothing");
+        let first = insert(None, "| x |\n").unwrap();
+        assert_eq!(insert(Some(&first), "| x |\n").unwrap(), first);
+    }
+
+    #[test]
+    fn a_document_without_its_markers_is_left_alone() {
+        for document in ["# A\n".to_owned(), format!("{END}{BEGIN}"), format!("{BEGIN}{END}{BEGIN}{END}")] {
+            insert(Some(&document), "| x |\n").unwrap_err();
+        }
     }
 }

@@ -1,0 +1,298 @@
+//! What a rule made of a run, held against what the work in it did. Pure.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use memguard_lab::scenario::{Half, Kind};
+use serde::Serialize;
+
+use super::replay::{Replayed, Said, patience_s};
+use crate::lab::judge::{
+    Run,
+    course::{Course, Hang, SLOW},
+};
+
+/// A hang that lasts so long has to be seen; one that ends sooner by itself may be, and needs not.
+const PERMANENT_S: f64 = 60.0;
+/// A crawl has to be seen when the kernel takes longer than this, from the onset, to end it.
+const CRAWL_S: f64 = 35.0;
+/// A verdict so long before the onset is one on the hang that begins.
+const EARLY_S: f64 = 10.0;
+/// A stall that only the kernel ended counts from here on.
+const STALL_S: f64 = 10.0;
+
+/// What a run was, by what its work did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Class {
+    /// It hung, as it should, and that has to be seen.
+    Hung,
+    /// It hung, but recovered by itself or was ended by the kernel before long: a verdict is right, and none is too.
+    HungBriefly,
+    /// It worked, at its limit.
+    Works,
+    /// It never came to its limit, or nothing tells how its work went: it proves nothing.
+    Unproven,
+    /// It hung, and by its name should not have: counted for nobody.
+    Contrary,
+}
+
+/// What a rule made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    /// A verdict in the hang.
+    Caught,
+    /// No verdict, though it hung.
+    Missed,
+    /// A verdict on work that went on.
+    FalseAlarm,
+    /// A verdict on work of a livelock that did not come to a hang but was under half of its speed.
+    OnSlowWork,
+    /// No verdict, and the run, or the kernel, ended the hang before this rule could have given one.
+    TooShort,
+    /// No verdict, and none was due.
+    Silent,
+}
+
+/// What a rule did in a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Judged {
+    pub(crate) outcome: Outcome,
+    /// Seconds from the onset; negative if it came first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) suspect_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) verdict_s: Option<f64>,
+    /// Of a false alarm: what it was about, below the root of cgroup v2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cgroup: Option<String>,
+}
+
+/// A run with everything that is known of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Evaluated {
+    pub(crate) scenario: String,
+    /// The line: `6.12`.
+    pub(crate) kernel: String,
+    pub(crate) release: String,
+    pub(crate) kind: Kind,
+    pub(crate) half: Half,
+    pub(crate) class: Class,
+    /// Of the recording, in its folder.
+    pub(crate) file: String,
+    pub(crate) courses: Vec<Course>,
+    /// By rule. One that was rightly silent is left out.
+    pub(crate) rules: BTreeMap<String, Judged>,
+    #[serde(skip)]
+    pub(crate) recording: PathBuf,
+    /// Samples in the recording.
+    #[serde(skip)]
+    pub(crate) samples: u64,
+}
+
+impl Evaluated {
+    pub(crate) fn outcome(&self, rule: &str) -> Outcome {
+        self.rules.get(rule).map_or(Outcome::Silent, |judged| judged.outcome)
+    }
+
+    /// The course that the run is about: the first that hung, else the first.
+    pub(crate) fn course(&self) -> Option<&Course> {
+        self.courses.iter().find(|course| course.hung().is_some()).or(self.courses.first())
+    }
+}
+
+/// Whether a hang has to be seen.
+fn hang_is_due(course: &Course, hang: &Hang) -> bool {
+    hang.is_one()
+        && match course.ended_by_kernel(hang) {
+            Some(kill) => kill - hang.onset >= CRAWL_S,
+            None => hang.lasts || hang.seconds() >= PERMANENT_S,
+        }
+}
+
+/// Whether a hang of this container has to be seen.
+pub(crate) fn is_due(course: &Course) -> bool {
+    course.hangs.iter().any(|hang| hang_is_due(course, hang))
+}
+
+/// When a verdict on the container is right: from shortly before a hang begins to its end. A stall that only the kernel,
+/// or the end of the run, put an end to counts too.
+pub(crate) fn right(course: &Course) -> impl Iterator<Item = (f64, f64)> {
+    course.hangs.iter().filter_map(|hang| {
+        let ended = hang.lasts || course.ended_by_kernel(hang).is_some();
+        let counts = hang.is_one() || (ended && hang.seconds() >= STALL_S);
+        let end = course.ended_by_kernel(hang).map_or(hang.end + 1.0, |kill| kill.min(hang.end + 1.0));
+        counts.then_some((hang.onset - EARLY_S, end))
+    })
+}
+
+pub(super) fn class(kind: Kind, courses: &[Course]) -> Class {
+    let hung = courses.iter().any(|course| course.hung().is_some());
+    match kind {
+        Kind::Livelock if courses.iter().any(is_due) => Class::Hung,
+        Kind::Livelock if hung => Class::HungBriefly,
+        Kind::Healthy | Kind::Oom if hung => Class::Contrary,
+        _ if courses.iter().any(|course| course.untold.is_some()) => Class::Unproven,
+        _ if courses.iter().all(|course| course.at_limit.is_none()) => Class::Unproven,
+        Kind::Livelock | Kind::Healthy | Kind::Oom => Class::Works,
+    }
+}
+
+/// What a first verdict on a container, or none, amounts to. `slow` says whether work was under half of its speed right
+/// before a time.
+fn outcome(kind: Kind, course: &Course, verdict: Option<f64>, slow: impl Fn(f64) -> bool) -> Outcome {
+    let until = verdict.unwrap_or(f64::INFINITY);
+    if course.hangs.iter().any(|hang| hang_is_due(course, hang) && hang.end + 1.0 < until) {
+        return Outcome::Missed;
+    }
+    let Some(verdict) = verdict else { return Outcome::Silent };
+    // What comes after the kernel has killed harms nobody, and helps nobody.
+    let late = course.oom_kill.is_some_and(|kill| verdict >= kill - 1.5);
+    let begins_to_crawl = || course.hung().is_some_and(|hang| verdict < hang.onset) && slow(verdict);
+    if late {
+        if is_due(course) { Outcome::Missed } else { Outcome::Silent }
+    } else if right(course).any(|(from, to)| (from..=to).contains(&verdict)) || begins_to_crawl() {
+        Outcome::Caught
+    } else if kind == Kind::Livelock && slow(verdict) {
+        Outcome::OnSlowWork
+    } else {
+        Outcome::FalseAlarm
+    }
+}
+
+/// All rules in a run: for each the worst that it did to any of the containers.
+pub(super) fn judge(run: &Run<'_>, kind: Kind, courses: &[Course], replayed: &Replayed) -> BTreeMap<String, Judged> {
+    let mut rules = BTreeMap::new();
+    for (rule, said) in &replayed.rules {
+        let mut all: Vec<Judged> = courses.iter().map(|course| one(run, kind, course, rule, said)).collect();
+        // A verdict on what the scenario is not about.
+        let elsewhere = said
+            .iter()
+            .filter(|said| said.verdict)
+            .find(|said| courses.iter().all(|course| !run.is_about(&said.cgroup, &course.container)));
+        if let Some(said) = elsewhere {
+            let cgroup = Some(said.cgroup.clone());
+            all.push(Judged { outcome: Outcome::FalseAlarm, suspect_s: None, verdict_s: None, cgroup });
+        }
+        let rank = |judged: &Judged| match judged.outcome {
+            Outcome::FalseAlarm => (4, 0.0),
+            Outcome::Missed => (3, 0.0),
+            Outcome::OnSlowWork => (2, 0.0),
+            Outcome::Caught => (1, judged.verdict_s.unwrap_or_default()),
+            Outcome::TooShort => (1, -1.0),
+            Outcome::Silent => (0, 0.0),
+        };
+        let worst = all.into_iter().max_by(|a, b| {
+            let (a, b) = (rank(a), rank(b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        });
+        if let Some(worst) = worst.filter(|judged| judged.outcome != Outcome::Silent) {
+            rules.insert(rule.clone(), worst);
+        }
+    }
+    rules
+}
+
+/// The first verdict on a container.
+pub(super) fn verdict<'s>(run: &Run<'_>, course: &Course, said: &'s [Said]) -> Option<&'s Said> {
+    said.iter().find(|said| said.verdict && run.is_about(&said.cgroup, &course.container))
+}
+
+fn one(run: &Run<'_>, kind: Kind, course: &Course, rule: &str, said: &[Said]) -> Judged {
+    let about: Vec<&Said> = said.iter().filter(|said| run.is_about(&said.cgroup, &course.container)).collect();
+    let verdict = verdict(run, course, said);
+    let until = verdict.map_or(f64::MAX, |verdict| verdict.t);
+    // The suspicion that led to it; without a verdict, the first one.
+    let suspicions = || about.iter().filter(|said| !said.verdict && said.t <= until);
+    let suspect = if verdict.is_some() { suspicions().next_back() } else { suspicions().next() };
+    let slow = |t: f64| run.share_before(&course.container, t).is_some_and(|share| share < SLOW);
+    // From the onset of the hang that the verdict is in, or comes right before.
+    let hangs = || course.hangs.iter().filter(|hang| hang.is_one() || course.hung().is_none());
+    let hang = hangs().find(|hang| verdict.is_none_or(|verdict| verdict.t <= hang.end + 1.0));
+    let since = |t: f64| hang.map(|hang| ((t - hang.onset) * 10.0).round() / 10.0);
+    let mut outcome = outcome(kind, course, verdict.map(|said| said.t), slow);
+    if outcome == Outcome::Missed && course.hung().is_some_and(|hang| hang.seconds() < patience_s(rule)) {
+        outcome = Outcome::TooShort;
+    }
+    Judged {
+        outcome,
+        suspect_s: suspect.and_then(|said| since(said.t)),
+        verdict_s: verdict.and_then(|said| since(said.t)),
+        cgroup: verdict.filter(|_| outcome == Outcome::FalseAlarm).map(|said| said.cgroup.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hang(onset: f64, end: f64, lasts: bool) -> Course {
+        let hangs = vec![Hang { onset, end, share: 0.01, lasts }];
+        Course { container: "a/b".to_owned(), at_limit: Some(30.0), hangs, share: Some(0.1), ..Course::default() }
+    }
+
+    fn of(course: &Course, verdict: Option<f64>) -> Outcome {
+        outcome(Kind::Livelock, course, verdict, |_| false)
+    }
+
+    #[test]
+    fn a_hang_is_caught_or_missed() {
+        let course = hang(33.0, 100.0, true);
+        assert_eq!(class(Kind::Livelock, std::slice::from_ref(&course)), Class::Hung);
+        assert_eq!(of(&course, Some(48.0)), Outcome::Caught);
+        assert_eq!(of(&course, Some(30.0)), Outcome::Caught, "it was beginning");
+        assert_eq!(of(&course, Some(20.0)), Outcome::FalseAlarm);
+        assert_eq!(outcome(Kind::Livelock, &course, Some(20.0), |_| true), Outcome::Caught, "it crawled already");
+        assert_eq!(of(&course, None), Outcome::Missed);
+    }
+
+    #[test]
+    fn a_second_hang_counts_like_the_first() {
+        let mut twice = hang(33.0, 70.0, false);
+        twice.hangs.push(Hang { onset: 90.0, end: 130.0, share: 0.0, lasts: true });
+        assert_eq!((of(&twice, Some(105.0)), of(&twice, Some(50.0))), (Outcome::Caught, Outcome::Caught));
+        assert_eq!(of(&twice, Some(76.0)), Outcome::FalseAlarm, "it had recovered");
+        assert_eq!(of(&twice, None), Outcome::Missed);
+        twice.hangs[0].end = 100.0;
+        assert_eq!(of(&twice, Some(110.0)), Outcome::Missed, "of the first one");
+    }
+
+    #[test]
+    fn a_crawl_is_the_kernels_when_it_is_quick() {
+        let slow = Course { oom_kill: Some(90.0), ..hang(33.0, 88.0, false) };
+        assert_eq!(of(&slow, None), Outcome::Missed);
+        assert_eq!(of(&slow, Some(60.0)), Outcome::Caught);
+        assert_eq!(of(&slow, Some(90.0)), Outcome::Missed, "the kernel was first");
+        let quick = Course { oom_kill: Some(66.0), ..hang(33.0, 65.0, false) };
+        assert_eq!(class(Kind::Livelock, std::slice::from_ref(&quick)), Class::HungBriefly);
+        assert_eq!((of(&quick, None), of(&quick, Some(50.0))), (Outcome::Silent, Outcome::Caught));
+        let stall = Course { oom_kill: Some(50.0), ..hang(33.0, 49.0, false) };
+        assert_eq!(of(&stall, Some(45.0)), Outcome::Caught);
+        assert_eq!(of(&stall, Some(52.0)), Outcome::Silent);
+    }
+
+    #[test]
+    fn work_that_goes_on_makes_a_false_alarm() {
+        let works = Course { hangs: Vec::new(), share: Some(0.9), ..hang(0.0, 0.0, false) };
+        assert_eq!(class(Kind::Healthy, std::slice::from_ref(&works)), Class::Works);
+        assert_eq!(outcome(Kind::Healthy, &works, Some(40.0), |_| false), Outcome::FalseAlarm);
+        assert_eq!(outcome(Kind::Healthy, &works, Some(40.0), |_| true), Outcome::FalseAlarm, "slow is not hung");
+        assert_eq!(outcome(Kind::Healthy, &works, None, |_| false), Outcome::Silent);
+        let stalled = hang(33.0, 50.0, false);
+        assert_eq!(of(&stalled, Some(45.0)), Outcome::FalseAlarm, "it recovered by itself");
+    }
+
+    #[test]
+    fn what_a_run_did_goes_before_its_name() {
+        let hung = [hang(33.0, 100.0, true)];
+        assert_eq!(class(Kind::Healthy, &hung), Class::Contrary);
+        let works = [Course { hangs: Vec::new(), ..hang(0.0, 0.0, false) }];
+        assert_eq!(class(Kind::Livelock, &works), Class::Works);
+        let elsewhere = [Course { at_limit: None, ..works[0].clone() }];
+        assert_eq!(class(Kind::Healthy, &elsewhere), Class::Unproven);
+        let untold = [Course { untold: Some("no progress".to_owned()), ..works[0].clone() }];
+        assert_eq!(class(Kind::Healthy, &untold), Class::Unproven);
+        assert_eq!(outcome(Kind::Livelock, &works[0], Some(50.0), |_| true), Outcome::OnSlowWork);
+        assert_eq!(outcome(Kind::Livelock, &works[0], Some(50.0), |_| false), Outcome::FalseAlarm);
+    }
+}
