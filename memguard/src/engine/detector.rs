@@ -261,7 +261,7 @@ mod tests {
             }),
             ("text_return_share", |s, second| {
                 if let Some(tracer) = &mut s.tracer {
-                    tracer.text_returns = Some([0, 20 * second, 0, 100 * second]);
+                    tracer.text_returns = Some([0, 20 * second, 0, 0]);
                 }
             }),
             ("lost", |s, second| {

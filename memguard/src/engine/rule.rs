@@ -122,15 +122,19 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
 
 /// Program text is thrown out and wanted again: by the tracer's memory of which text had its last fault when, or, where
 /// that can't be had, by the number of faults and the mean lifetime of a cached page.
-fn text(signals: &Signals, t: &Thresholds) -> [Term; 2] {
+fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
+    let turnover = |ramp| {
+        let why = format!("a cached page lives {:.1} s", 1.0 / signals.turnover_per_s.max(1e-3));
+        graded("turnover", Some(signals.turnover_per_s), ramp, why)
+    };
     if let Some(returns) = signals.text_returns_per_s {
         let share = signals.text_return_share.unwrap_or(0.0);
-        return [
+        return vec![
             graded(
                 "text_returns",
                 Some(returns),
                 t.text_returns_per_s,
-                format!("{returns:.0} times/s program text was read again that was there {SOON_S} s ago"),
+                format!("{returns:.0} times/s program text had to be read that was there less than {SOON_S} s ago"),
             ),
             graded(
                 "text_return_share",
@@ -138,20 +142,16 @@ fn text(signals: &Signals, t: &Thresholds) -> [Term; 2] {
                 t.text_return_share,
                 format!("{} of all text that had to be read", percent(share)),
             ),
+            turnover(t.turnover_per_s),
         ];
     }
     let (faults, what) = match signals.text_faults_per_s {
         Some(rate) => (rate, "faults/s on program text"),
         None => (signals.major_faults_per_s, "major faults/s of any kind (the tracer does not see which mapping)"),
     };
-    [
+    vec![
         graded("text_faults", Some(faults), t.text_faults_per_s, format!("{faults:.0} {what}")),
-        graded(
-            "turnover",
-            Some(signals.turnover_per_s),
-            t.turnover_per_s,
-            format!("a cached page lives {:.1} s", 1.0 / signals.turnover_per_s.max(1e-3)),
-        ),
+        turnover(t.text_turnover_per_s),
     ]
 }
 

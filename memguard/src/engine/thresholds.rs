@@ -129,8 +129,9 @@ pub struct Thresholds {
     pub refault_share: Ramp,
     pub text_returns_per_s: Ramp,
     pub text_return_share: Ramp,
-    pub text_faults_per_s: Ramp,
     pub turnover_per_s: Ramp,
+    pub text_faults_per_s: Ramp,
+    pub text_turnover_per_s: Ramp,
     pub lost: Ramp,
     pub waiting: Ramp,
 }
@@ -142,9 +143,10 @@ impl Default for Thresholds {
             unreclaimable: Ramp::new(0.50, 0.75),
             refault_share: Ramp::new(0.5, 0.8),
             text_returns_per_s: Ramp::new(5.0, 30.0),
-            text_return_share: Ramp::new(0.35, 0.7),
+            text_return_share: Ramp::new(0.5, 0.8),
+            turnover_per_s: Ramp::new(0.05, 0.15),
             text_faults_per_s: Ramp::new(20.0, 100.0),
-            turnover_per_s: Ramp::new(0.15, 0.5),
+            text_turnover_per_s: Ramp::new(0.15, 0.5),
             lost: Ramp::new(0.85, 0.95),
             waiting: Ramp::new(0.50, 0.80),
         }
@@ -199,14 +201,17 @@ knobs! {
         "Whether what is freed is wanted again. Hangs 0.7 to 1. Necessary, and alone worth nothing: any loop over a file \
          larger than its limit has 1 too.";
     text_returns_per_s, "1/s", 0.0..=1_000_000.0,
-        "Major faults on program text that had one less than 8 s ago. Reading, scanning and databases have none, however \
+        "Major faults on program text that had one less than 32 s ago. Reading, scanning and databases have none, however \
          large; hangs 60 on a disk of 150 IOPS, 1000 on one of 3000.";
     text_return_share, "share of major faults on text", 0.0..=1.0,
-        "A start-up faults in much text, but each piece of it once. In hangs 80 to 99 % comes back within 8 s.";
+        "A start-up faults in much text, but each piece of it once. In hangs 80 to 99 % comes back within 32 s.";
+    turnover_per_s, "1/s", 0.0..=1000.0,
+        "How often the page cache is replaced as a whole: 1 / mean lifetime of a cached page. Hangs 0.07 to 8; overcommit \
+         that works on a slow disk 0.03.";
     text_faults_per_s, "1/s", 0.0..=1_000_000.0,
         "Where the tracer can't tell which text comes back: faults on text, or major faults of any kind.";
-    turnover_per_s, "1/s", 0.0..=1000.0,
-        "... and 1 / mean lifetime of a cached page. Hangs 0.2 to 8; overcommit that works 0.03 to 0.6.";
+    text_turnover_per_s, "1/s", 0.0..=1000.0,
+        "... and how often the page cache is replaced, which then has to say more: hangs mostly 0.2 to 8.";
     lost, "share of its time", 0.0..=1.0,
         "1 - user time / (user time + kernel time + waiting for memory or disk). Hangs 0.91 to 1. Programs whose text is \
          thrown out and comes back just as often, but which go on at a third or more of their speed: 0.35 to 0.83.";

@@ -102,7 +102,7 @@ fn drawn(course: &Course, settings: &Settings, title: &str) -> String {
             "Major faults on program text",
             vec![
                 line("all", 0, |s| s.text_faults_per_s.or(Some(s.major_faults_per_s))),
-                line("text that was there 8 s ago", 1, |s| s.text_returns_per_s),
+                line("text that was there 32 s ago", 1, |s| s.text_returns_per_s),
             ],
             &[],
         ),
