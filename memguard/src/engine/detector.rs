@@ -260,6 +260,7 @@ mod tests {
                 }
             }),
             ("text_return_share", |s, second| {
+                s.memory.anon = 420 * MIB;
                 if let Some(tracer) = &mut s.tracer {
                     tracer.text_returns = Some([0, 20 * second, 0, 0]);
                 }
@@ -282,6 +283,24 @@ mod tests {
             assert_eq!(missing, [name], "{}", terms.sentence());
             assert!(terms.confidence() <= 0.0);
         }
+    }
+
+    #[test]
+    fn a_crowded_container_need_not_wait_until_text_has_come_back_once() {
+        let fresh = |anon| {
+            move |second| {
+                let mut sample = hang(second);
+                sample.memory.anon = anon;
+                if let Some(tracer) = &mut sample.tracer {
+                    tracer.text_returns = Some([0; 4]);
+                }
+                sample
+            }
+        };
+        let (_, observations) = run((0..60).map(fresh(480 * MIB)));
+        assert_eq!(first(&observations, State::Livelock), Some(15));
+        let (_, observations) = run((0..60).map(fresh(400 * MIB)));
+        assert_eq!(first(&observations, State::Suspect), None, "other files may be what comes back");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    signals::{SOON_S, Signals},
+    signals::Signals,
     thresholds::{Ramp, Thresholds},
 };
 
@@ -128,13 +128,18 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
         graded("turnover", Some(signals.turnover_per_s), ramp, why)
     };
     if let Some(returns) = signals.text_returns_per_s {
-        let share = signals.text_return_share.unwrap_or(0.0);
+        let known = signals.text_return_share.unwrap_or(0.0);
+        // The tracer knows text that came back once before. In a container that has just begun to hang on a slow disk
+        // that takes its time, but where hardly anything else is left to drop, what comes back is text.
+        let estimated = signals.text_refault_share.filter(|_| signals.unreclaimable >= t.crowded.from).unwrap_or(0.0);
+        let share = known.max(estimated);
+        let returns = returns.max(estimated * signals.text_faults_per_s.unwrap_or(0.0));
         return vec![
             graded(
                 "text_returns",
                 Some(returns),
                 t.text_returns_per_s,
-                format!("{returns:.0} times/s program text had to be read that was there less than {SOON_S} s ago"),
+                format!("{returns:.0} times/s program text had to be read that was there a moment ago"),
             ),
             graded(
                 "text_return_share",

@@ -40,6 +40,9 @@ pub struct Signals {
     pub text_returns_per_s: Option<f64>,
     /// Those, of all major faults on program text; `None` when there were none.
     pub text_return_share: Option<f64>,
+    /// An estimate of the same that needs no memory of earlier faults: refaults for each page freed, times the share of
+    /// major faults that is on text. Right where there is hardly anything but text that could come back.
+    pub text_refault_share: Option<f64>,
     /// PSI, shares of the window.
     pub memory_some: Option<f64>,
     pub memory_full: Option<f64>,
@@ -70,7 +73,7 @@ pub struct Signals {
 /// Text that comes back within this time, in seconds, was thrown out too soon: the last bound of
 /// [`memguard_common::counters::RETURN_BOUNDS_NS`]. Shorter would do on a fast disk; on one that gives 65 reads a second
 /// a hung container gets around to the same text after 10 to 30 s only.
-pub(super) const SOON_S: u64 = 32;
+const SOON_S: u64 = 32;
 
 const _: () = assert!(RETURN_BOUNDS_NS[RETURN_BUCKETS - 1] == SOON_S * 1_000_000_000);
 
@@ -104,6 +107,8 @@ impl Signals {
 
         let steals = delta(|s| s.memory.steals);
         let refaults = delta(|s| s.memory.refaults);
+        let refault_share = (steals > 0).then(|| refaults as f64 / steals as f64);
+        let major_faults = delta(|s| s.memory.major_faults);
         // An empty page cache would divide by zero; then the turnover is as high as it gets.
         let cached_pages = window.mean(|s| s.memory.page_cache() as f64 / page_size as f64).max(1.0);
         let (user, system) = (busy(|cpu| cpu.user), busy(|cpu| cpu.system));
@@ -121,17 +126,21 @@ impl Signals {
             limit_hits_per_s: per_s(delta(|s| s.memory.limit_hits())),
             ooms: delta(|s| s.memory.oom_events).saturating_add(delta(|s| s.memory.oom_kills)),
             unreclaimable: share_of_limit(window.mean(|s| s.memory.unreclaimable() as f64)),
-            refault_share: (steals > 0).then(|| refaults as f64 / steals as f64),
+            refault_share,
             turnover_per_s: per_s(steals) / cached_pages,
             refaults_per_s: per_s(refaults),
             steals_per_s: per_s(steals),
             scans_per_steal: (steals > 0).then(|| delta(|s| s.memory.scans) as f64 / steals as f64),
-            major_faults_per_s: per_s(delta(|s| s.memory.major_faults)),
+            major_faults_per_s: per_s(major_faults),
             text_faults_per_s: text_faults.map(per_s),
             text_returns_per_s: text_returns.map(per_s),
             text_return_share: text_returns
                 .zip(text_faults.filter(|faults| *faults > 0))
                 .map(|(returns, faults)| returns as f64 / faults as f64),
+            text_refault_share: text_faults
+                .zip(refault_share)
+                .zip((major_faults > 0).then_some(major_faults))
+                .map(|((text, refaulted), major)| refaulted.min(1.0) * (text as f64 / major as f64).min(1.0)),
             memory_some,
             memory_full: stalled(|s| s.pressure.memory, |stall| stall.full),
             io_some,

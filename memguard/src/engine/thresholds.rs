@@ -129,6 +129,7 @@ pub struct Thresholds {
     pub refault_share: Ramp,
     pub text_returns_per_s: Ramp,
     pub text_return_share: Ramp,
+    pub crowded: Ramp,
     pub turnover_per_s: Ramp,
     pub text_faults_per_s: Ramp,
     pub text_turnover_per_s: Ramp,
@@ -144,6 +145,7 @@ impl Default for Thresholds {
             refault_share: Ramp::new(0.5, 0.8),
             text_returns_per_s: Ramp::new(5.0, 30.0),
             text_return_share: Ramp::new(0.5, 0.8),
+            crowded: Ramp::new(0.85, 0.85),
             turnover_per_s: Ramp::new(0.05, 0.15),
             text_faults_per_s: Ramp::new(20.0, 100.0),
             text_turnover_per_s: Ramp::new(0.15, 0.5),
@@ -205,6 +207,9 @@ knobs! {
          large; hangs 60 on a disk of 150 IOPS, 1000 on one of 3000.";
     text_return_share, "share of major faults on text", 0.0..=1.0,
         "A start-up faults in much text, but each piece of it once. In hangs 80 to 99 % comes back within 32 s.";
+    crowded, "share of the limit", 0.0..=1.0,
+        "With so much anon + shmem hardly anything but text is left that could come back, and all refaults are taken for \
+         it as far as major faults are on text. Only the first number counts.";
     turnover_per_s, "1/s", 0.0..=1000.0,
         "How often the page cache is replaced as a whole: 1 / mean lifetime of a cached page. Hangs 0.07 to 8; overcommit \
          that works on a slow disk 0.03.";
