@@ -11,7 +11,7 @@ use memguard_lab::{Line, MemguardMode, Record, Scenario, recording};
 use serde_json::Value;
 
 use super::{kernels::Kernel, run::Planned};
-use crate::paths;
+use crate::{paths, ui};
 
 /// A run that was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +51,19 @@ pub(super) fn keep(run: &Planned, kernel: &Kernel, mut lines: Vec<Line>) -> anyh
     let ended = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let name = format!("{}@{}@{}@{ended}", run.scenario.name, kernel.release, run.mode);
     let write = |extension: &str, bytes: &[u8]| {
-        let path = folder.join(format!("{name}.{extension}"));
-        fs::write(&path, bytes).with_context(|| format!("can't write {}", path.display()))
+        // Whole or not at all: who looks for recordings must not find half of one.
+        let (path, part) =
+            (folder.join(format!("{name}.{extension}")), folder.join(format!("{name}.{extension}.part")));
+        fs::write(&part, bytes)
+            .and_then(|()| fs::rename(&part, &path))
+            .with_context(|| format!("can't write {}", path.display()))
     };
     write("jsonl", text.as_bytes())?;
     write(SCENARIO, &serde_json::to_vec(&run.scenario)?)?;
     match recording {
         Some(Ok(bytes)) => write("mgtrace", &bytes)?,
         Some(Err(why)) => anyhow::bail!(why),
+        None if run.mode != MemguardMode::Off => ui::say(format!("{name}: memguard left no recording")),
         None => {}
     }
     Ok(lines)
@@ -147,5 +152,24 @@ mod tests {
         assert_eq!((found[1].ended, found[1].release.as_str()), (17, "6.12.73+deb12-cloud-amd64"));
         assert!(found[1].recording.is_some());
         assert!(kept(&dir.path().join("none")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_run_is_outdated_once_its_scenario_runs_something_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("livelock@6.12.73@observe@17.jsonl");
+        fs::write(&file, "").unwrap();
+        let run = kept(dir.path()).unwrap().remove(0);
+        let mut scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+        assert_eq!(is_outdated(&run, &scenario), None, "from before it was kept");
+        fs::write(&run.scenario_then, serde_json::to_vec(&scenario).unwrap()).unwrap();
+        assert_eq!(is_outdated(&run, &scenario), None);
+        scenario.summary = "Said better".to_owned();
+        scenario.expect.hang_s = Some(30);
+        assert_eq!(is_outdated(&run, &scenario), None, "the same was run");
+        scenario.vm.cpus += 1;
+        assert!(is_outdated(&run, &scenario).is_some());
+        fs::write(&run.scenario_then, "{}").unwrap();
+        assert!(is_outdated(&run, &scenario).is_some());
     }
 }

@@ -81,6 +81,9 @@ struct Evaluation {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let everything = ["all".to_owned()];
     let all = args.names.is_empty() || args.names.iter().any(|name| name == "all");
+    if args.keep && !all {
+        bail!("--keep makes the folder anew, so it needs all scenarios: name none");
+    }
     let scenarios = super::scenarios(if all { &everything } else { &args.names })?;
     if args.from_records.is_empty() {
         run_set(args)?;
