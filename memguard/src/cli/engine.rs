@@ -23,7 +23,7 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds_between(2, 60))]
     pub(super) window: Option<Duration>,
 
-    /// Seconds of evidence that make a livelock [default: 10].
+    /// Seconds of evidence that make a livelock [default: 7].
     #[arg(long, value_name = "SECONDS", value_parser = seconds_between(1, 3600))]
     pub(super) hold: Option<Duration>,
 }

@@ -223,10 +223,10 @@ mod tests {
     fn a_clear_hang_is_suspect_after_one_window_and_a_livelock_after_the_hold() {
         let (_, observations) = run((0..60).map(hang));
         assert_eq!(first(&observations, State::Suspect), Some(5));
-        assert_eq!(first(&observations, State::Livelock), Some(15));
+        assert_eq!(first(&observations, State::Livelock), Some(12));
         let verdicts: Vec<_> = observations.iter().filter_map(|o| o.verdict.as_ref()).collect();
         assert_eq!(verdicts.len(), 1, "one verdict for one livelock");
-        assert_eq!(verdicts[0].held, Duration::from_secs(10));
+        assert_eq!(verdicts[0].held, Duration::from_secs(7));
         assert!(verdicts[0].terms.hold());
     }
 
@@ -235,13 +235,13 @@ mod tests {
         // Only just beyond the first threshold of one term.
         let unclear = |second| {
             let mut sample = hang(second);
-            sample.memory.anon = 512 * MIB * 51 / 100;
+            sample.memory.anon = 512 * MIB * 26 / 100;
             sample
         };
         let (_, observations) = run((0..60).map(unclear));
         assert_eq!(first(&observations, State::Suspect), Some(5));
         let livelock = first(&observations, State::Livelock).unwrap();
-        assert!((30..=35).contains(&livelock), "three times as long, and not {livelock} s");
+        assert!((22..=28).contains(&livelock), "three times as long, and not {livelock} s");
     }
 
     /// Each term on its own keeps a hang from being one.
@@ -252,8 +252,8 @@ mod tests {
             ("at_limit", |s, _| s.memory.current = 400 * MIB),
             ("limit_hit", |s, _| s.memory.max_events = 5),
             ("no_oom", |s, second| s.memory.oom_kills = second / 5),
-            ("unreclaimable", |s, _| s.memory.anon = 200 * MIB),
-            ("refault_share", |s, second| s.memory.refaults = 1000 * second),
+            ("unreclaimable", |s, _| s.memory.anon = 100 * MIB),
+            ("refault_share", |s, second| s.memory.refaults = 500 * second),
             ("text_returns", |s, second| {
                 if let Some(tracer) = &mut s.tracer {
                     (tracer.text_faults, tracer.text_returns) = (Some(2 * second), Some([0, 2 * second, 0, 0]));
@@ -298,7 +298,7 @@ mod tests {
             }
         };
         let (_, observations) = run((0..60).map(fresh(480 * MIB)));
-        assert_eq!(first(&observations, State::Livelock), Some(15));
+        assert_eq!(first(&observations, State::Livelock), Some(12));
         let (_, observations) = run((0..60).map(fresh(400 * MIB)));
         assert_eq!(first(&observations, State::Suspect), None, "other files may be what comes back");
     }
@@ -350,7 +350,7 @@ mod tests {
             (sample.memory.high_events, sample.memory.max_events) = (sample.memory.max_events, 0);
             sample
         }));
-        assert_eq!(first(&observations, State::Livelock), Some(15));
+        assert_eq!(first(&observations, State::Livelock), Some(12));
         let verdict = observations.iter().find_map(|o| o.verdict.as_ref()).unwrap();
         assert!(verdict.terms.sentence().contains("memory.high"), "{}", verdict.terms.sentence());
     }
@@ -376,7 +376,7 @@ mod tests {
         };
         // One oom event stays in five windows, more than the grace.
         let (_, observations) = run((0..60).map(oom_at(10)));
-        assert_eq!(first(&observations, State::Livelock), Some(25), "begins again when the window has passed it");
+        assert_eq!(first(&observations, State::Livelock), Some(22), "begins again when the window has passed it");
         assert!(observations[13].state < State::Suspect);
     }
 
@@ -403,25 +403,25 @@ mod tests {
     fn time_nobody_looked_at_is_not_evidence() {
         let seconds = (0..=5).chain([9, 13, 17]);
         let (_, observations) = run(seconds.map(hang));
-        assert!(observations.iter().all(|o| o.state != State::Livelock), "12 s in 3 looks are not 10 s held");
+        assert!(observations.iter().all(|o| o.state != State::Livelock), "12 s in 3 looks are not 7 s held");
     }
 
     #[test]
     fn after_an_action_it_begins_again_only_after_the_delay() {
-        let (mut engine, _) = run((0..=15).map(hang));
+        let (mut engine, _) = run((0..=12).map(hang));
         assert_eq!(engine.state(UNIT), State::Livelock);
-        engine.acted(UNIT, hang(15).at);
-        let later: Vec<_> = (16..=130).map(|second| engine.observe(UNIT, hang(second))).collect();
+        engine.acted(UNIT, hang(12).at);
+        let later: Vec<_> = (13..=130).map(|second| engine.observe(UNIT, hang(second))).collect();
         assert!(later[..29].iter().all(|o| o.state <= State::Pressed), "within the delay");
         let verdict = later.iter().position(|o| o.verdict.is_some());
-        assert_eq!(verdict, Some(29 + 10), "held once more for as long");
+        assert_eq!(verdict, Some(29 + 7), "held once more for as long");
     }
 
     #[test]
     fn forgetting_starts_from_nothing() {
-        let (mut engine, _) = run((0..=14).map(hang));
+        let (mut engine, _) = run((0..=11).map(hang));
         engine.forget(UNIT);
-        assert_eq!(engine.observe(UNIT, hang(15)).state, State::Calm);
+        assert_eq!(engine.observe(UNIT, hang(12)).state, State::Calm);
     }
 
     #[test]

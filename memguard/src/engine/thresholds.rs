@@ -31,9 +31,9 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// 5 s, ten in all: for jobs that are cheap to run again.
+    /// 3 s, some ten in all: for jobs that are cheap to run again.
     Fast,
-    /// 10 s, fifteen in all.
+    /// 7 s, some fifteen in all.
     #[default]
     Default,
     /// 55 s, a minute in all: for jobs that thrash at times and recover.
@@ -44,8 +44,8 @@ impl Profile {
     #[must_use]
     pub const fn hold(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Fast => 5,
-            Self::Default => 10,
+            Self::Fast => 3,
+            Self::Default => 7,
             Self::Careful => 55,
         })
     }
@@ -141,10 +141,10 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self {
             at_limit: Ramp::new(0.95, 0.95),
-            unreclaimable: Ramp::new(0.50, 0.75),
-            refault_share: Ramp::new(0.5, 0.8),
+            unreclaimable: Ramp::new(0.25, 0.60),
+            refault_share: Ramp::new(0.3, 0.7),
             text_returns_per_s: Ramp::new(5.0, 30.0),
-            text_return_share: Ramp::new(0.5, 0.8),
+            text_return_share: Ramp::new(0.35, 0.75),
             crowded: Ramp::new(0.85, 0.85),
             turnover_per_s: Ramp::new(0.05, 0.15),
             text_faults_per_s: Ramp::new(20.0, 100.0),
@@ -197,10 +197,11 @@ knobs! {
     at_limit, "share of the limit", 0.5..=1.0,
         "Mean memory.current. A livelock sits at its limit all the time; below it reclaim has no reason to run.";
     unreclaimable, "share of the limit", 0.0..=1.0,
-        "anon + shmem: what reclaim can't touch without swap. Hangs had 64 % and more, mostly over 90 %; programs that \
-         only read files have next to none.";
+        "anon + shmem: what reclaim can't touch without swap. Hangs had 24 % and more when they began, mostly over 90 % \
+         later; programs that only read files have next to none.";
     refault_share, "refaults for each page freed", 0.0..=2.0,
-        "Whether what is freed is wanted again. Hangs 0.7 to 1. Necessary, and alone worth nothing: any loop over a file \
+        "Whether what is freed is wanted again. Hangs 0.4 to 1, the less the faster somebody else in there grows. \
+         Necessary, and alone worth nothing: any loop over a file \
          larger than its limit has 1 too.";
     text_returns_per_s, "1/s", 0.0..=1_000_000.0,
         "Major faults on program text that had one less than 32 s ago. Reading, scanning and databases have none, however \
