@@ -199,7 +199,7 @@ pub fn written(settings: &Settings) -> String {
         comment(&mut text, time.why);
         text.push_str(&format!("{} = {}\n", time.name, (time.get)(settings).as_secs()));
     }
-    comment(&mut text, "So many evaluations in a row that fail end a suspicion.");
+    comment(&mut text, "So many ticks of a second in a row without evidence end a suspicion.");
     text.push_str(&format!("grace_ticks = {}\n\n[engine.thresholds]\n", settings.grace_ticks));
     for knob in KNOBS {
         comment(&mut text, &format!("{} ({})", knob.why, knob.unit));

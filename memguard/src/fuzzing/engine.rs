@@ -13,10 +13,10 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Time from one sample to the next, in ns. Most are ticks.
 const STEPS: [i64; 16] = [
-    SECOND as i64,
-    SECOND as i64,
-    SECOND as i64,
-    SECOND as i64,
+    1_000_000_000,
+    1_000_000_000,
+    1_000_000_000,
+    1_000_000_000,
     990_000_000,
     1_010_000_000,
     500_000_000,
@@ -68,7 +68,9 @@ pub fn engine(data: &[u8]) {
             0 => engine.acted(unit, Duration::from_nanos(now)),
             1 => {
                 engine.forget(unit);
-                baselines.iter_mut().for_each(|watch| watch.forget(unit));
+                for watch in &mut baselines {
+                    watch.forget(unit);
+                }
                 changes[place].clear();
             }
             // A thread's worth of ordinary ticks, which a fuzzer is slow to write out.
