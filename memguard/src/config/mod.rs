@@ -194,7 +194,7 @@ pub fn written(settings: &Settings) -> String {
         lines.extend(comment(time.why));
         lines.push(format!("{} = {}", time.name, (time.get)(settings).as_secs()));
     }
-    lines.extend(comment("So many evaluations in a row that fail end a suspicion."));
+    lines.extend(comment("So many ticks of a second in a row without evidence end a suspicion."));
     lines.push(format!("grace_ticks = {}\n\n[engine.thresholds]", settings.grace_ticks));
     for knob in KNOBS {
         lines.extend(comment(&format!("{} ({})", knob.why, knob.unit)));

@@ -72,6 +72,12 @@ pub struct Observation {
     pub verdict: Option<Verdict>,
 }
 
+/// Time between two looks at a cgroup, as a rule.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A tick that is later than this counts for no more.
+const LONGEST_TICK: Duration = Duration::from_millis(1250);
+
 /// Watches any number of cgroups.
 #[derive(Debug)]
 pub struct Engine {
@@ -91,7 +97,7 @@ struct Watched {
 struct Suspicion {
     since: Duration,
     held: Duration,
-    missed_ticks: u32,
+    missed: Duration,
     reported: bool,
 }
 
@@ -122,13 +128,19 @@ impl Engine {
     pub fn acted(&mut self, unit: UnitId, at: Duration) {
         if let Some(watched) = self.watched.get_mut(&unit) {
             watched.suspicion = None;
-            watched.quiet_until = at + self.settings.post_action_delay;
+            watched.quiet_until = at.saturating_add(self.settings.post_action_delay);
         }
     }
 
     /// Stops watching a cgroup that is gone or at rest.
     pub fn forget(&mut self, unit: UnitId) {
         self.watched.remove(&unit);
+    }
+
+    /// Samples that are kept of all cgroups.
+    #[cfg(test)]
+    pub(super) fn samples(&self) -> usize {
+        self.watched.values().map(|watched| watched.window.len()).sum()
     }
 
     #[must_use]
@@ -141,9 +153,18 @@ impl Watched {
     fn observe(&mut self, unit: UnitId, sample: Sample, settings: &Settings) -> Observation {
         let before = self.state;
         let now = sample.at;
+        let last = self.window.last().map(|last| last.at);
+        if last.is_some_and(|last| now <= last) {
+            // Of the past, or the same once more: there is nothing in it that was not judged.
+            return Observation { before, state: before, signals: None, terms: None, verdict: None };
+        }
         // Time in which nobody looked is not evidence, so a late tick counts as an ordinary one.
-        let since_last = self.window.last().map_or(Duration::ZERO, |last| now.saturating_sub(last.at));
-        let counted = since_last.min(settings.window / 4);
+        let since_last = last.map_or(Duration::ZERO, |last| now.saturating_sub(last));
+        let counted = since_last.min(LONGEST_TICK);
+        if since_last > settings.window {
+            // What was gathered before a gap says nothing about what is now.
+            self.suspicion = None;
+        }
         self.window.push(sample);
 
         let signals = Signals::of(&self.window, settings.page_size);
@@ -153,17 +174,20 @@ impl Watched {
 
         match (&mut self.suspicion, holds) {
             (None, true) => {
-                self.suspicion = Some(Suspicion { since: now, held: Duration::ZERO, missed_ticks: 0, reported: false });
+                self.suspicion =
+                    Some(Suspicion { since: now, held: Duration::ZERO, missed: Duration::ZERO, reported: false });
             }
             (Some(suspicion), true) => {
                 suspicion.held += counted.mul_f64(confidence.clamp(0.0, 1.0));
-                suspicion.missed_ticks = 0;
+                suspicion.missed = Duration::ZERO;
             }
             (Some(suspicion), false) => {
                 // Evidence against it takes away as fast as evidence for it adds, so that what flaps never gets there.
-                suspicion.missed_ticks += 1;
+                suspicion.missed += counted;
                 suspicion.held = suspicion.held.saturating_sub(counted);
-                if suspicion.missed_ticks >= settings.grace_ticks {
+                // By time and not by number, so that whoever looks twice as often is not half as patient. Half a tick
+                // is for jitter.
+                if suspicion.missed + TICK / 2 >= TICK.saturating_mul(settings.grace_ticks) {
                     self.suspicion = None;
                 }
             }

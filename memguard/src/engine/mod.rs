@@ -8,6 +8,8 @@ mod detector;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod ns;
+#[cfg(test)]
+mod properties;
 mod rule;
 mod sample;
 mod signals;

@@ -17,7 +17,7 @@ pub struct Settings {
     /// Evidence that makes a livelock: for how long the rule has to hold beyond doubt.
     #[serde(with = "super::ns")]
     pub hold: Duration,
-    /// So many evaluations in a row that fail end a suspicion; time in fewer does not count.
+    /// So many ticks of a second in a row without evidence end a suspicion; fewer only delay it.
     pub grace_ticks: u32,
     /// After an action on a cgroup nothing is decided about it for this long.
     #[serde(with = "super::ns")]

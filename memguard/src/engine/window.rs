@@ -16,7 +16,7 @@ pub(super) struct Window {
 const COMPLETE: f64 = 0.95;
 
 /// More samples than this are thinned out from the old end; a guard against a caller that samples without end.
-const MOST_SAMPLES: usize = 256;
+pub(super) const MOST_SAMPLES: usize = 256;
 
 impl Window {
     pub(super) const fn new(span: Duration) -> Self {
@@ -31,7 +31,7 @@ impl Window {
                 return;
             }
             // After a gap as long as the window nobody knows what happened in between.
-            if went_backwards(&last.memory, &sample.memory) || sample.at.saturating_sub(last.at) > self.span {
+            if went_backwards(last, &sample) || sample.at.saturating_sub(last.at) > self.span {
                 self.samples.clear();
             }
         }
@@ -54,6 +54,11 @@ impl Window {
         (last.at.saturating_sub(first.at).as_secs_f64() >= self.span.as_secs_f64() * COMPLETE).then_some((first, last))
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.samples.len()
+    }
+
     pub(super) fn last(&self) -> Option<&Sample> {
         self.samples.back()
     }
@@ -64,12 +69,23 @@ impl Window {
     }
 }
 
-fn went_backwards(before: &Memory, now: &Memory) -> bool {
-    now.steals < before.steals
-        || now.refaults < before.refaults
-        || now.major_faults < before.major_faults
-        || now.max_events < before.max_events
-        || now.oom_kills < before.oom_kills
+/// Whether one of the kernel's counters did that tells for a livelock by not rising: then what it says about the window
+/// is no evidence. Those of the tracer tell against one when they stand still.
+fn went_backwards(before: &Sample, now: &Sample) -> bool {
+    let counters = |memory: &Memory| {
+        [
+            memory.steals,
+            memory.refaults,
+            memory.major_faults,
+            memory.max_events,
+            memory.high_events,
+            memory.oom_events,
+            memory.oom_kills,
+        ]
+    };
+    let memory = counters(&before.memory).iter().zip(counters(&now.memory)).any(|(before, now)| now < *before);
+    let cpu = before.cpu.zip(now.cpu).is_some_and(|(before, now)| now.user < before.user || now.system < before.system);
+    memory || cpu
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Time from one sample to the next, in ns. Most are ticks.
 const STEPS: [i64; 16] = [
-    SECOND.cast_signed(),
-    SECOND.cast_signed(),
-    SECOND.cast_signed(),
-    SECOND.cast_signed(),
+    1_000_000_000,
+    1_000_000_000,
+    1_000_000_000,
+    1_000_000_000,
     990_000_000,
     1_010_000_000,
     500_000_000,
