@@ -64,6 +64,9 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
         lab::check_machine()?;
         kernels::DEFAULT.iter().try_for_each(|line| kernels::ensure(line).map(drop))
     })?;
+    parts.time("lab: what the verifier has to look at", || {
+        lab::support::run(&lab::support::Args::checking(args.accel))
+    })?;
     parts.time("lab: kernels 6.1, 6.12, 6.18", || lab_subset(args.accel))
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Line {
     pub(crate) name: &'static str,
     /// The release to take while the archive has it; else the newest of the line.
     preferred: Option<&'static str>,
-    why: &'static str,
+    pub(crate) why: &'static str,
 }
 
 /// Those that setup fetches.
@@ -57,6 +57,11 @@ pub(crate) struct Kernel {
 pub(crate) fn listed() -> String {
     let lines: Vec<String> = DEFAULT.iter().chain(OTHERS).map(|line| format!("{} ({})", line.name, line.why)).collect();
     lines.join(", ")
+}
+
+/// All lines, the oldest first.
+pub(crate) fn all() -> impl Iterator<Item = &'static Line> {
+    DEFAULT.iter().chain(OTHERS)
 }
 
 /// The line of this name.

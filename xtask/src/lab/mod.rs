@@ -12,6 +12,7 @@ pub(crate) mod qemu;
 mod records;
 mod run;
 mod story;
+pub(crate) mod support;
 pub(crate) mod vm;
 
 use anyhow::{Context as _, bail};
@@ -36,6 +37,8 @@ enum Command {
     List,
     /// Run scenarios and judge what came of them.
     Run(RunArgs),
+    /// Ask each kernel what it offers, and what the verifier makes of our programs: docs/kernel-support.md.
+    Kernels(support::Args),
     /// Run scenarios, and compare what memguard and other rules make of them: docs/detection.md.
     Matrix(matrix::Args),
 }
@@ -94,6 +97,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::List => list(),
         Command::Run(args) => run_scenarios(&args),
+        Command::Kernels(args) => support::run(&args),
         Command::Matrix(args) => matrix::run(&args),
     }
 }

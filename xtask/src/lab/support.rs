@@ -1,0 +1,300 @@
+//! `cargo xtask lab kernels`: what each kernel offers, what the plan makes of it, and what the verifier had to look at.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{accel, command::command, kernels};
+use crate::{
+    build::{self, Profile},
+    paths, ui,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Kernel lines; all that there are by default. May be given again.
+    #[arg(long, value_name = "LINE")]
+    kernel: Vec<String>,
+
+    /// Write nothing: fail if a program's verified instructions have grown by more than a quarter since they were last
+    /// written down.
+    #[arg(long)]
+    check: bool,
+
+    /// How guests are run.
+    #[arg(long, value_enum, default_value_t)]
+    accel: accel::Choice,
+}
+
+impl Args {
+    /// Holds the kernels that setup fetches against what is written down.
+    pub(crate) fn checking(accel: accel::Choice) -> Self {
+        let kernel = kernels::DEFAULT.iter().map(|line| line.name.to_owned()).collect();
+        Self { kernel, check: true, accel }
+    }
+}
+
+/// What one kernel gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Support {
+    line: String,
+    release: String,
+    level: String,
+    hooks: Vec<Hook>,
+    signals: Vec<Signal>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Hook {
+    program: String,
+    attach: String,
+    target: String,
+    /// `available`, `missing`, `refused`
+    state: String,
+    #[serde(default)]
+    why: Option<String>,
+    #[serde(default)]
+    verified_instructions: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Signal {
+    #[serde(rename = "signal")]
+    name: String,
+    programs: Vec<String>,
+    #[serde(default)]
+    lost: Option<String>,
+}
+
+/// A verifier that looks at so much more than before has met a new loop or branch, and may give up on the next kernel.
+const GROWTH: f64 = 1.25;
+
+fn files() -> (PathBuf, PathBuf) {
+    let docs = paths::root().join("docs");
+    (docs.join("kernel-support.md"), docs.join("kernel-support.json"))
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    super::check_machine()?;
+    let lines = if args.kernel.is_empty() {
+        kernels::all().collect()
+    } else {
+        args.kernel.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?
+    };
+    let guest = build::guest()?;
+    let memguard = build::memguard(Profile::Quick)?;
+    let mut found = Vec::new();
+    let mut failed = Vec::new();
+    for line in lines {
+        match ask(line, &guest, &memguard, args.accel) {
+            Ok(support) => found.push(support),
+            // One that can't be had keeps nobody from the others.
+            Err(error) => {
+                ui::say(format!("{}: {error:#}", line.name));
+                failed.push(line.name);
+            }
+        }
+        ui::check_interrupt()?;
+    }
+    let (text, data) = files();
+    let before: Vec<Support> = match fs::read(&data) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", data.display()))?,
+        Err(_) => Vec::new(),
+    };
+    let grown = grown(&before, &found);
+    if !args.check {
+        // Kernels that were not asked keep what they said before.
+        for old in before {
+            if !found.iter().any(|new| new.line == old.line) {
+                found.push(old);
+            }
+        }
+        found.sort_by_key(|support| kernels::all().position(|line| line.name == support.line));
+        fs::write(&text, markdown(&found)).with_context(|| format!("can't write {}", text.display()))?;
+        fs::write(&data, serde_json::to_string_pretty(&found)? + "\n")
+            .with_context(|| format!("can't write {}", data.display()))?;
+        ui::say(format!("wrote {} and {}", text.display(), data.display()));
+    }
+    if args.check && !grown.is_empty() {
+        bail!("the verifier has more to look at than before:\n  {}", grown.join("\n  "));
+    }
+    if !failed.is_empty() {
+        bail!("kernels that told nothing: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn ask(
+    line: &'static kernels::Line,
+    guest: &std::path::Path,
+    memguard: &std::path::Path,
+    choice: accel::Choice,
+) -> anyhow::Result<Support> {
+    let kernel = kernels::ensure(line)?;
+    let accel = accel::choose(choice, &kernel, guest)?;
+    let _step = ui::step(format!("asking memguard doctor on {}", kernel.release));
+    let argv = ["/memguard", "doctor", "--json"].map(str::to_owned).to_vec();
+    let (said, _) = command(guest, memguard, &[], &kernel, accel, argv)?;
+    understood(line.name, &said).with_context(|| format!("the doctor's answer is not understood: {said}"))
+}
+
+/// The answer of `memguard doctor --json`, among whatever else the guest wrote.
+fn understood(line: &str, said: &str) -> anyhow::Result<Support> {
+    let begin = said.find('{').context("it has no object")?;
+    let mut values = serde_json::Deserializer::from_str(&said[begin..]).into_iter::<Value>();
+    let report = values.next().context("it is empty")??;
+    let level = report["plan"]["level"].as_str().context("it names no plan")?.to_owned();
+    Ok(Support {
+        line: line.to_owned(),
+        release: report["kernel"]["release"].as_str().context("it names no kernel")?.to_owned(),
+        level,
+        hooks: serde_json::from_value(report["hooks"].clone())?,
+        signals: serde_json::from_value(report["plan"]["signals"].clone())?,
+    })
+}
+
+/// Programs that have grown, with the kernel, and from what to what.
+fn grown(before: &[Support], now: &[Support]) -> Vec<String> {
+    let counts = |supports: &[Support]| -> BTreeMap<(String, String), u32> {
+        supports
+            .iter()
+            .flat_map(|support| support.hooks.iter().map(move |hook| (support, hook)))
+            .filter_map(|(support, hook)| {
+                Some(((support.line.clone(), hook.program.clone()), hook.verified_instructions?))
+            })
+            .collect()
+    };
+    let old = counts(before);
+    counts(now)
+        .into_iter()
+        .filter_map(|(key, count)| {
+            let was = *old.get(&key)?;
+            let (line, program) = key;
+            (f64::from(count) > f64::from(was) * GROWTH).then(|| format!("{program} on {line}: {was} -> {count}"))
+        })
+        .collect()
+}
+
+fn markdown(supports: &[Support]) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_markdown(&mut text, supports);
+    text
+}
+
+fn write_markdown(text: &mut String, supports: &[Support]) -> std::fmt::Result {
+    writeln!(
+        text,
+        "# What each kernel offers\n\nMade by `cargo xtask lab kernels`, which boots each of these kernels in a VM and asks \
+         `memguard doctor` there.\nThey are Debian's cloud builds for x86-64, not Amazon's: of the same lines as those of \
+         EKS AL2023, with a\nconfiguration of their own. On arm64 nothing was booted.\n"
+    )?;
+    writeln!(text, "| line | release | stands for | plan |\n|---|---|---|---|")?;
+    for support in supports {
+        let why = kernels::line(&support.line).map_or("", |line| line.why);
+        writeln!(text, "| {} | {} | {why} | {} |", support.line, support.release, support.level)?;
+    }
+    writeln!(
+        text,
+        "\n## Hooks\n\nThe number is that of instructions the verifier looked at, over all paths, when the \
+                    plan asked for the program.\n"
+    )?;
+    let lines: Vec<&str> = supports.iter().map(|support| support.line.as_str()).collect();
+    writeln!(text, "| program | attached to | {} |\n|---|---|{}", lines.join(" | "), "---|".repeat(lines.len()))?;
+    let mut programs: Vec<&Hook> = Vec::new();
+    for hook in supports.iter().flat_map(|support| &support.hooks) {
+        if !programs.iter().any(|known| known.program == hook.program) {
+            programs.push(hook);
+        }
+    }
+    for program in programs {
+        let cells: Vec<String> = supports
+            .iter()
+            .map(|support| support.hooks.iter().find(|hook| hook.program == program.program).map_or("–".into(), cell))
+            .collect();
+        writeln!(text, "| `{}` | {} `{}` | {} |", program.program, program.attach, program.target, cells.join(" | "))?;
+    }
+    writeln!(text, "\n## Signals\n\n| signal | {} |\n|---|{}", lines.join(" | "), "---|".repeat(lines.len()))?;
+    for signal in supports.first().map_or(&[][..], |support| &support.signals) {
+        let cells: Vec<String> = supports
+            .iter()
+            .map(|support| {
+                let found = support.signals.iter().find(|other| other.name == signal.name);
+                found.map_or("–".into(), source)
+            })
+            .collect();
+        writeln!(text, "| {} | {} |", signal.name.replace('_', " "), cells.join(" | "))?;
+    }
+    Ok(())
+}
+
+fn cell(hook: &Hook) -> String {
+    match (hook.state.as_str(), hook.verified_instructions, &hook.why) {
+        ("available", Some(count), _) => count.to_string(),
+        ("available", None, _) => "there, not needed".to_owned(),
+        (state, _, Some(why)) => format!("{state}: {}", why.replace('|', "\\|")),
+        (state, ..) => state.to_owned(),
+    }
+}
+
+fn source(signal: &Signal) -> String {
+    let programs: Vec<String> = signal.programs.iter().map(|program| format!("`{program}`")).collect();
+    match (&signal.lost, programs.is_empty()) {
+        (None, _) => programs.join(", "),
+        (Some(lost), true) => lost.clone(),
+        (Some(lost), false) => format!("{}; lost: {lost}", programs.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn support(line: &str, instructions: u32) -> Support {
+        let said = json!({
+            "kernel": {"release": format!("{line}.9-cloud")},
+            "hooks": [
+                {"program": "reclaim_end", "attach": "tracepoint", "target": "x_end", "state": "available",
+                 "verified_instructions": instructions, "jited_bytes": 9},
+                {"program": "fault_fexit", "attach": "fexit", "target": "filemap_fault", "state": "refused",
+                 "why": "EPERM|no", "verified_instructions": null, "jited_bytes": null},
+            ],
+            "plan": {"level": "degraded", "signals": [
+                {"signal": "file_faults", "programs": ["fault_kprobe"], "lost": "which were major"},
+            ]},
+        });
+        understood(line, &format!("warning: x\n{said}\nbye")).unwrap()
+    }
+
+    #[test]
+    fn the_doctors_answer_becomes_tables() {
+        let text = markdown(&[support("6.1", 100), support("6.12", 120)]);
+        for row in [
+            "| 6.1 | 6.1.9-cloud | AL2023",
+            "| `reclaim_end` | tracepoint `x_end` | 100 | 120 |",
+            "| `fault_fexit` | fexit `filemap_fault` | refused: EPERM\\|no |",
+            "| file faults | `fault_kprobe`; lost: which were major |",
+        ] {
+            assert!(text.contains(row), "{row}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_grows_by_more_than_a_quarter_is_named() {
+        let before = [support("6.1", 100), support("6.12", 100)];
+        assert!(grown(&before, &[support("6.1", 125)]).is_empty());
+        assert_eq!(grown(&before, &[support("6.12", 126)]), ["reclaim_end on 6.12: 100 -> 126"]);
+        assert!(grown(&[], &[support("6.12", 9999)]).is_empty(), "nothing to compare with");
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_refused() {
+        for said in ["", "no", "{}", "{\"plan\": {\"level\": \"full\"}}", "{\"plan\""] {
+            assert!(understood("6.1", said).is_err(), "{said}");
+        }
+    }
+}
