@@ -123,7 +123,7 @@ pub fn sound(observation: &Observation) {
         assert_eq!(*state, State::Livelock);
         assert!(verdict.terms.hold() && verdict.terms.confidence() > 0.0);
         assert_eq!((Some(&verdict.signals), Some(&verdict.terms)), (signals.as_ref(), terms.as_ref()));
-        assert!(verdict.suspect_since < verdict.at && verdict.held <= verdict.at - verdict.suspect_since);
+        assert!(verdict.suspect_since < verdict.at && verdict.suspect_since + verdict.held <= verdict.at);
     }
 }
 

@@ -4,8 +4,6 @@
 //! Each function takes any bytes and panics if something does not hold that has to. The test `corpus` runs them over
 //! every input that the fuzzer kept.
 
-#![expect(clippy::missing_panics_doc, reason = "to panic is how they tell")]
-
 mod engine;
 mod recording;
 
