@@ -73,7 +73,7 @@ pub fn engine(data: &[u8]) {
                 }
                 changes[place].clear();
             }
-            // A thread's worth of ordinary ticks, which a fuzzer is slow to write out.
+            // Some ordinary ticks at once, which a fuzzer is slow to write out.
             2 => {
                 for _ in 0..5 {
                     now = now.saturating_add(SECOND);
