@@ -20,6 +20,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// What deciding costs: replay, ticks with many cgroups in reclaim, decoding, and memory for each cgroup.
+    Engine,
+
     /// What the hooks add to a file fault and to a reclaim cycle, and what memguard takes at rest: on this machine's
     /// kernel as far as it lets the programs load, and in a VM.
     Hooks {
@@ -38,7 +41,20 @@ enum Bench {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let Bench::Hooks { kernel, no_vm, accel } = &args.command;
+    match &args.command {
+        Bench::Engine => engine(),
+        Bench::Hooks { kernel, no_vm, accel } => hooks(kernel, *no_vm, *accel),
+    }
+}
+
+/// Not with the profile of a release, whose link-time optimisation takes minutes.
+fn engine() -> anyhow::Result<()> {
+    let mut command = process::cargo();
+    command.args(["bench", "--quiet", "--package", "memguard", "--bench", "engine", "--profile", "quick"]);
+    process::run(command.env_remove("MEMGUARD_EBPF_OBJECT"))
+}
+
+fn hooks(kernel: &str, no_vm: bool, accel: accel::Choice) -> anyhow::Result<()> {
     let line = kernels::line(kernel)?;
     setup::for_building()?;
     let bench = build::bench()?;
@@ -46,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     println!("{}", host(&bench, &memguard)?);
     if !no_vm {
         lab::check_machine()?;
-        println!("{}", vm(&bench, &memguard, line, *accel)?);
+        println!("{}", vm(&bench, &memguard, line, accel)?);
     }
     Ok(())
 }

@@ -35,8 +35,12 @@ impl Window {
                 self.samples.clear();
             }
         }
+        // Before and not after, or the buffer would grow to twice its size for one sample.
+        if self.samples.len() >= MOST_SAMPLES {
+            self.samples.pop_front();
+        }
         self.samples.push_back(sample);
-        while self.samples.len() > MOST_SAMPLES || self.second_covers_span() {
+        while self.second_covers_span() {
             self.samples.pop_front();
         }
     }

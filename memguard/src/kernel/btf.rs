@@ -247,17 +247,21 @@ impl Btf {
     #[must_use]
     pub fn member_offset(&self, structure: &str, member: &str) -> Option<u32> {
         const DEEPEST: usize = 8;
+        // Depth alone does not bound it: unnamed members of a structure's own type would be followed to the eighth power.
+        const MOST: u32 = 100_000;
         let id = *self.named.get(&(structure.to_owned(), Kind::Struct))?;
-        let bits = self.find_member(id, member.as_bytes(), DEEPEST)?;
+        let mut left = MOST;
+        let bits = self.find_member(id, member.as_bytes(), DEEPEST, &mut left)?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    fn find_member(&self, id: TypeId, member: &[u8], depth: usize) -> Option<u32> {
+    fn find_member(&self, id: TypeId, member: &[u8], depth: usize, left: &mut u32) -> Option<u32> {
         let ty = self.strip(id)?;
         if depth == 0 || !matches!(ty.kind, Kind::Struct | Kind::Union) {
             return None;
         }
         for index in 0..ty.vlen {
+            *left = left.checked_sub(1)?;
             let at = ty.at + 12 + index * 12;
             let (name_off, member_type, offset) =
                 (read_u32(&self.data, at)?, read_u32(&self.data, at + 4)?, read_u32(&self.data, at + 8)?);
@@ -268,7 +272,7 @@ impl Btf {
                 return (width == 0).then_some(bits);
             }
             if name.is_empty()
-                && let Some(inner) = self.find_member(member_type, member, depth - 1)
+                && let Some(inner) = self.find_member(member_type, member, depth - 1, left)
             {
                 return bits.checked_add(inner);
             }

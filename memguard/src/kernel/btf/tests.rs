@@ -141,3 +141,13 @@ fn reads_this_machines_kernel_if_it_has_btf() {
     assert!(btf.member_offset("task_struct", "comm").is_some());
     assert_eq!(btf.function("schedule").unwrap().1, 0);
 }
+
+#[test]
+fn a_structure_of_itself_is_not_followed_for_ever() {
+    let mut w = Writer::default();
+    // 64 unnamed members of its own type: 64 to the eighth without a bound.
+    let tail: Vec<u32> = [0, 1, 0].repeat(64);
+    w.add("vm_fault", Kind::Struct, false, 64, 8, &tail);
+    let btf = Btf::parse(w.finish(), NAMES).unwrap();
+    assert_eq!(btf.member_offset("vm_fault", "vma"), None);
+}
