@@ -91,15 +91,15 @@ impl RuleReplay {
 
 /// A judge at work.
 enum Judging {
-    Engine(Engine),
+    Engine(Box<Engine>),
     Baseline(Watch),
 }
 
 impl Judging {
     fn new(judge: &Judge, recorded: &Settings) -> Self {
         match judge {
-            Judge::Recorded => Self::Engine(Engine::new(recorded.clone())),
-            Judge::Engine(settings) => Self::Engine(Engine::new((**settings).clone())),
+            Judge::Recorded => Self::Engine(Box::new(Engine::new(recorded.clone()))),
+            Judge::Engine(settings) => Self::Engine(Box::new(Engine::new((**settings).clone()))),
             Judge::Baseline(rule) => Self::Baseline(Watch::new(*rule)),
         }
     }
