@@ -42,7 +42,7 @@ const HANG: Made = Made {
     lost: 0,
 };
 
-const ENDED: Made = Made { mode: MemguardMode::Enforce, until: 90, verdict_at: Some(74), dead_at: Some(75), ..HANG };
+const ENDED: Made = Made { mode: MemguardMode::Enforce, until: 80, verdict_at: Some(54), dead_at: Some(55), ..HANG };
 
 const SEEN: Made = Made { mode: MemguardMode::Observe, verdict_at: Some(74), ..HANG };
 
@@ -176,7 +176,7 @@ fn a_hang_that_the_kernel_ends_is_none() {
 #[test]
 fn a_livelock_that_is_ended_in_time_passes() {
     ENDED.passes();
-    Made { verdict_at: Some(100), dead_at: Some(100), until: 120, ..ENDED }.fails("not within 60 s");
+    Made { verdict_at: Some(100), dead_at: Some(100), until: 120, ..ENDED }.fails("not within 45 s");
     Made { verdict_at: None, dead_at: None, ..ENDED }.fails("gave no verdict");
     Made { dead_at: None, ..ENDED }.fails("was not ended");
 }
