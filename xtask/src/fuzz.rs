@@ -45,7 +45,7 @@ const LONGEST_INPUT: u32 = 4096;
 
 /// Of the inputs found, as few and as short ones as reach every edge: how often they go along it is left to the next run
 /// to find out, or the corpus would be a megabyte.
-const SMALLEST: [&str; 3] = ["-set_cover_merge=1", "-use_counters=0", "-max_len=2048"];
+const SMALLEST: [&str; 3] = ["-set_cover_merge=1", "-use_counters=0", "-max_len=1024"];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let folder = paths::root().join("fuzz");
