@@ -1,0 +1,227 @@
+//! Made-up cgroups, second by second.
+
+use super::*;
+use crate::engine::{
+    Cpu, Pressure,
+    fixture::{MIB, hang},
+};
+
+const UNIT: UnitId = UnitId(7);
+
+fn run(samples: impl Iterator<Item = Sample>) -> (Engine, Vec<Observation>) {
+    let mut engine = Engine::new(Settings::default());
+    let observations = samples.map(|sample| engine.observe(UNIT, sample)).collect();
+    (engine, observations)
+}
+
+fn first(observations: &[Observation], state: State) -> Option<usize> {
+    observations.iter().position(|observation| observation.state == state)
+}
+
+#[test]
+fn a_clear_hang_is_suspect_after_one_window_and_a_livelock_after_the_hold() {
+    let (_, observations) = run((0..60).map(hang));
+    assert_eq!(first(&observations, State::Suspect), Some(5));
+    assert_eq!(first(&observations, State::Livelock), Some(12));
+    let verdicts: Vec<_> = observations.iter().filter_map(|o| o.verdict.as_ref()).collect();
+    assert_eq!(verdicts.len(), 1, "one verdict for one livelock");
+    assert_eq!(verdicts[0].held, Duration::from_secs(7));
+    assert!(verdicts[0].terms.hold());
+}
+
+#[test]
+fn what_is_less_clear_takes_longer() {
+    // Only just beyond the first threshold of one term.
+    let unclear = |second| {
+        let mut sample = hang(second);
+        sample.memory.anon = 512 * MIB * 26 / 100;
+        sample
+    };
+    let (_, observations) = run((0..60).map(unclear));
+    assert_eq!(first(&observations, State::Suspect), Some(5));
+    let livelock = first(&observations, State::Livelock).unwrap();
+    assert!((22..=28).contains(&livelock), "three times as long, and not {livelock} s");
+}
+
+/// Each term on its own keeps a hang from being one.
+#[test]
+fn every_term_is_necessary() {
+    type Change = fn(&mut Sample, u64);
+    let changes: [(&str, Change); 8] = [
+        ("at_limit", |s, _| s.memory.current = 400 * MIB),
+        ("limit_hit", |s, _| s.memory.max_events = 5),
+        ("no_oom", |s, second| s.memory.oom_kills = second / 5),
+        ("unreclaimable", |s, _| s.memory.anon = 100 * MIB),
+        ("refault_share", |s, second| s.memory.refaults = 500 * second),
+        ("text_returns", |s, second| {
+            if let Some(tracer) = &mut s.tracer {
+                (tracer.text_faults, tracer.text_returns) = (Some(2 * second), Some([0, 2 * second, 0, 0]));
+            }
+        }),
+        ("text_return_share", |s, second| {
+            s.memory.anon = 420 * MIB;
+            if let Some(tracer) = &mut s.tracer {
+                tracer.text_returns = Some([0, 20 * second, 0, 0]);
+            }
+        }),
+        ("lost", |s, second| {
+            if let Some(cpu) = &mut s.cpu {
+                cpu.user = Duration::from_secs(2 * second);
+            }
+        }),
+    ];
+    for (name, change) in changes {
+        let (_, observations) = run((0..60).map(|second| {
+            let mut sample = hang(second);
+            change(&mut sample, second);
+            sample
+        }));
+        assert_eq!(first(&observations, State::Suspect), None, "{name}");
+        let terms = observations.last().unwrap().terms.as_ref().unwrap();
+        let missing: Vec<_> = terms.missing().map(|term| term.name).collect();
+        assert_eq!(missing, [name], "{}", terms.sentence());
+        assert!(terms.confidence() <= 0.0);
+    }
+}
+
+#[test]
+fn a_crowded_container_need_not_wait_until_text_has_come_back_once() {
+    let fresh = |anon| {
+        move |second| {
+            let mut sample = hang(second);
+            sample.memory.anon = anon;
+            if let Some(tracer) = &mut sample.tracer {
+                tracer.text_returns = Some([0; 4]);
+            }
+            sample
+        }
+    };
+    let (_, observations) = run((0..60).map(fresh(480 * MIB)));
+    assert_eq!(first(&observations, State::Livelock), Some(12));
+    let (_, observations) = run((0..60).map(fresh(400 * MIB)));
+    assert_eq!(first(&observations, State::Suspect), None, "other files may be what comes back");
+}
+
+#[test]
+fn each_missing_signal_has_a_stand_in() {
+    type Change = fn(&mut Sample);
+    let changes: [(&str, Change); 5] = [
+        ("no PSI", |s| s.pressure = Pressure::default()),
+        ("no cpu.stat", |s| s.cpu = None),
+        ("no tracer", |s| s.tracer = None),
+        ("which text came back is not known", |s| {
+            if let Some(tracer) = &mut s.tracer {
+                tracer.text_returns = None;
+            }
+        }),
+        ("no stalls from the tracer", |s| {
+            if let Some(tracer) = &mut s.tracer {
+                tracer.stall = None;
+            }
+        }),
+    ];
+    for (name, change) in changes {
+        let (_, observations) = run((0..60).map(|second| {
+            let mut sample = hang(second);
+            change(&mut sample);
+            sample
+        }));
+        assert!(first(&observations, State::Livelock).is_some_and(|at| at <= 35), "{name}");
+    }
+}
+
+#[test]
+fn with_nothing_that_tells_whether_it_works_there_is_no_verdict() {
+    let (_, observations) =
+        run((0..60).map(|second| Sample { pressure: Pressure::default(), cpu: None, tracer: None, ..hang(second) }));
+    assert_eq!(first(&observations, State::Suspect), None);
+}
+
+#[test]
+fn a_hang_at_memory_high_is_one() {
+    let (_, observations) = run((0..60).map(|second| {
+        let mut sample = hang(second);
+        (sample.memory.high, sample.memory.max) = (sample.memory.max, Some(1024 * MIB));
+        (sample.memory.high_events, sample.memory.max_events) = (sample.memory.max_events, 0);
+        sample
+    }));
+    assert_eq!(first(&observations, State::Livelock), Some(12));
+    let verdict = observations.iter().find_map(|o| o.verdict.as_ref()).unwrap();
+    assert!(verdict.terms.sentence().contains("memory.high"), "{}", verdict.terms.sentence());
+}
+
+#[test]
+fn a_cgroup_without_a_limit_is_never_judged() {
+    let (_, observations) = run((0..60).map(|second| {
+        let mut sample = hang(second);
+        sample.memory.max = None;
+        sample
+    }));
+    assert!(observations.iter().all(|o| o.state == State::Calm && o.terms.is_none()));
+}
+
+#[test]
+fn a_lapse_delays_a_verdict_and_a_long_one_ends_the_suspicion() {
+    let oom_at = |from: u64| {
+        move |second: u64| {
+            let mut sample = hang(second);
+            sample.memory.oom_events = u64::from(second >= from);
+            sample
+        }
+    };
+    // One oom event stays in five windows, more than the grace.
+    let (_, observations) = run((0..60).map(oom_at(10)));
+    assert_eq!(first(&observations, State::Livelock), Some(22), "begins again when the window has passed it");
+    assert!(observations[13].state < State::Suspect);
+}
+
+#[test]
+fn what_flaps_never_gets_there() {
+    // Works every other five seconds: what was gathered is lost again.
+    let (_, observations) = run((0..300).map(|second| {
+        let mut sample = hang(second);
+        let (rounds, rest) = (second / 10, second % 10);
+        let returns = rounds * 500 + rest.min(5) * 100;
+        if let Some(tracer) = &mut sample.tracer {
+            tracer.text_returns = Some([0, returns, 0, 0]);
+        }
+        sample.cpu = Some(Cpu {
+            user: Duration::from_secs(10 * rounds + 2 * rest.saturating_sub(5)),
+            system: Duration::from_secs(second),
+        });
+        sample
+    }));
+    assert_eq!(first(&observations, State::Livelock), None);
+}
+
+#[test]
+fn time_nobody_looked_at_is_not_evidence() {
+    let seconds = (0..=5).chain([9, 13, 17]);
+    let (_, observations) = run(seconds.map(hang));
+    assert!(observations.iter().all(|o| o.state != State::Livelock), "12 s in 3 looks are not 7 s held");
+}
+
+#[test]
+fn after_an_action_it_begins_again_only_after_the_delay() {
+    let (mut engine, _) = run((0..=12).map(hang));
+    assert_eq!(engine.state(UNIT), State::Livelock);
+    engine.acted(UNIT, hang(12).at);
+    let later: Vec<_> = (13..=130).map(|second| engine.observe(UNIT, hang(second))).collect();
+    assert!(later[..29].iter().all(|o| o.state <= State::Pressed), "within the delay");
+    let verdict = later.iter().position(|o| o.verdict.is_some());
+    assert_eq!(verdict, Some(29 + 7), "held once more for as long");
+}
+
+#[test]
+fn forgetting_starts_from_nothing() {
+    let (mut engine, _) = run((0..=11).map(hang));
+    engine.forget(UNIT);
+    assert_eq!(engine.observe(UNIT, hang(12)).state, State::Calm);
+}
+
+#[test]
+fn the_same_samples_give_the_same_verdicts() {
+    let (_, one) = run((0..60).map(hang));
+    let (_, two) = run((0..60).map(hang));
+    assert_eq!(one, two);
+}
