@@ -57,8 +57,8 @@ pub struct Signals {
     /// Share of the window in which at least one task waited, for memory or for a disk: the greatest of PSI's and the
     /// tracer's.
     pub waiting: Option<f64>,
-    /// Of the time that the tasks would work, how much they do not: 1 - user / (user + system + waiting). `None` without
-    /// cpu.stat.
+    /// Of the time that the tasks would work, how much they do not: (system + waiting) / (user + system + waiting), the
+    /// latter at least [`LEAST_BUSY`]. `None` without cpu.stat.
     pub lost: Option<f64>,
     /// Reclaim cycles, from the tracer.
     pub cycles_per_s: Option<f64>,
@@ -77,10 +77,12 @@ const SOON_S: u64 = 32;
 
 const _: () = assert!(RETURN_BOUNDS_NS[RETURN_BUCKETS - 1] == SOON_S * 1_000_000_000);
 
+/// Less than this, in CPUs and tasks that wait, is no work that could be lost: a service that sleeps most of the time and
+/// reads its text in whenever it wakes up is slow then, and not hung.
+const LEAST_BUSY: f64 = 0.5;
+
 fn lost(user: f64, system: f64, waiting: f64) -> f64 {
-    let all = user + system + waiting;
-    // A cgroup that does nothing at all loses nothing.
-    if all > 0.0 { 1.0 - user / all } else { 0.0 }
+    (system + waiting) / (user + system + waiting).max(LEAST_BUSY)
 }
 
 /// Returns within [`SOON_S`].

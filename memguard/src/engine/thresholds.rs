@@ -219,8 +219,9 @@ knobs! {
     text_turnover_per_s, "1/s", 0.0..=1000.0,
         "... and how often the page cache is replaced, which then has to say more: hangs mostly 0.2 to 8.";
     lost, "share of its time", 0.0..=1.0,
-        "1 - user time / (user time + kernel time + waiting for memory or disk). Hangs 0.91 to 1. Programs whose text is \
-         thrown out and comes back just as often, but which go on at a third or more of their speed: 0.35 to 0.83.";
+        "(kernel time + waiting for memory or disk) / (user time + kernel time + waiting), of half the time at least, so that \
+         who sleeps loses nothing. Hangs 0.91 to 1. Programs whose text is thrown out and comes back just as often, but \
+         which go on at a third or more of their speed: 0.35 to 0.83.";
     waiting, "share of time", 0.0..=1.0,
         "Where there is no cpu.stat: how much of the time a task waits.";
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::{
-    Cpu, Pressure,
+    Cpu, Pressure, Stall, StallSample,
     fixture::{MIB, hang},
 };
 
@@ -100,6 +100,24 @@ fn a_crowded_container_need_not_wait_until_text_has_come_back_once() {
     assert_eq!(first(&observations, State::Livelock), Some(12));
     let (_, observations) = run((0..60).map(fresh(400 * MIB)));
     assert_eq!(first(&observations, State::Suspect), None, "other files may be what comes back");
+}
+
+#[test]
+fn who_sleeps_most_of_the_time_is_not_hung() {
+    // Reads its text in whenever it wakes up, which takes a tenth of the time.
+    let (_, observations) = run((0..60).map(|second| {
+        let mut sample = hang(second);
+        sample.cpu = Some(Cpu { user: Duration::from_millis(5 * second), system: Duration::from_millis(40 * second) });
+        let stall = Some(Stall { some: Duration::from_millis(100 * second), full: Duration::ZERO });
+        sample.pressure = Pressure { memory: stall, io: stall };
+        if let Some(tracer) = &mut sample.tracer {
+            tracer.stall = Some(StallSample { task_ns: 100_000_000 * second, wall_ns: 100_000_000 * second });
+        }
+        sample
+    }));
+    assert_eq!(first(&observations, State::Suspect), None);
+    let terms = observations.last().unwrap().terms.as_ref().unwrap();
+    assert_eq!(terms.missing().map(|term| term.name).collect::<Vec<_>>(), ["lost"]);
 }
 
 #[test]
