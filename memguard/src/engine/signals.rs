@@ -80,9 +80,12 @@ const _: () = assert!(RETURN_BOUNDS_NS[RETURN_BUCKETS - 1] == SOON_S * 1_000_000
 /// Less than this, in CPUs and tasks that wait, is no work that could be lost: a service that sleeps most of the time and
 /// reads its text in whenever it wakes up is slow then, and not hung.
 const LEAST_BUSY: f64 = 0.5;
+/// The same where waiting for the disk can't be seen.
+const LEAST_BUSY_WITHOUT_IO: f64 = 0.25;
 
-fn lost(user: f64, system: f64, waiting: f64) -> f64 {
-    (system + waiting) / (user + system + waiting).max(LEAST_BUSY)
+fn lost(user: f64, system: f64, waiting: f64, sees_io: bool) -> f64 {
+    let least = if sees_io { LEAST_BUSY } else { LEAST_BUSY_WITHOUT_IO };
+    (system + waiting) / (user + system + waiting).max(least)
 }
 
 /// Returns within [`SOON_S`].
@@ -151,7 +154,7 @@ impl Signals {
             user_cpus: user,
             system_cpus: system,
             waiting,
-            lost: user.zip(system).map(|(user, system)| lost(user, system, waiting.unwrap_or(0.0))),
+            lost: user.zip(system).map(|(user, system)| lost(user, system, waiting.unwrap_or(0.0), io_some.is_some())),
             cycles_per_s: traced(|s| Some(s.tracer?.reclaim?.cycles)).map(per_s),
             empty_cycles: traced(|s| Some(s.tracer?.reclaim?.empty_cycles)),
             reclaim_wall: traced(|s| Some(s.tracer?.reclaim?.wall_ns)).map(|ns| (per_s(ns) / 1e9).min(1.0)),
