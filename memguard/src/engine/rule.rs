@@ -123,9 +123,19 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
 /// Program text is thrown out and wanted again: by the tracer's memory of which text had its last fault when, or, where
 /// that can't be had, by the number of faults and the mean lifetime of a cached page.
 fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
-    let turnover = |ramp| {
-        let why = format!("a cached page lives {:.1} s", 1.0 / signals.turnover_per_s.max(1e-3));
-        graded("turnover", Some(signals.turnover_per_s), ramp, why)
+    // On a slow disk pages live long even in a hang; then it takes that nothing at all gets done.
+    let utterly = signals.lost.is_some_and(|lost| lost >= t.lost_utterly.from);
+    let turnover = |ramp: Ramp| {
+        let mut term = graded(
+            "turnover",
+            Some(signals.turnover_per_s),
+            ramp,
+            format!("a cached page lives {:.1} s", 1.0 / signals.turnover_per_s.max(1e-3)),
+        );
+        if utterly {
+            (term.met, term.confidence) = (true, 1.0);
+        }
+        term
     };
     if let Some(returns) = signals.text_returns_per_s {
         let known = signals.text_return_share.unwrap_or(0.0);

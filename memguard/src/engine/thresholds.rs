@@ -134,6 +134,7 @@ pub struct Thresholds {
     pub text_faults_per_s: Ramp,
     pub text_turnover_per_s: Ramp,
     pub lost: Ramp,
+    pub lost_utterly: Ramp,
     pub waiting: Ramp,
 }
 
@@ -145,11 +146,12 @@ impl Default for Thresholds {
             refault_share: Ramp::new(0.3, 0.7),
             text_returns_per_s: Ramp::new(5.0, 30.0),
             text_return_share: Ramp::new(0.35, 0.75),
-            crowded: Ramp::new(0.85, 0.85),
+            crowded: Ramp::new(0.80, 0.80),
             turnover_per_s: Ramp::new(0.05, 0.15),
             text_faults_per_s: Ramp::new(20.0, 100.0),
             text_turnover_per_s: Ramp::new(0.15, 0.5),
             lost: Ramp::new(0.85, 0.95),
+            lost_utterly: Ramp::new(0.98, 0.98),
             waiting: Ramp::new(0.50, 0.80),
         }
     }
@@ -222,6 +224,9 @@ knobs! {
         "(kernel time + waiting for memory or disk) / (user time + kernel time + waiting), of half the time at least, so that \
          who sleeps loses nothing. Hangs 0.91 to 1. Programs whose text is thrown out and comes back just as often, but \
          which go on at a third or more of their speed: 0.35 to 0.83.";
+    lost_utterly, "share of its time", 0.0..=1.0,
+        "With so much lost, pages may live long and it is a hang all the same: on a disk that gives 30 reads a second a \
+         hung container replaced its page cache once in 30 s only, and lost 0.99. Only the first number counts.";
     waiting, "share of time", 0.0..=1.0,
         "Where there is no cpu.stat: how much of the time a task waits.";
 }

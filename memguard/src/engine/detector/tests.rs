@@ -59,7 +59,7 @@ fn every_term_is_necessary() {
             }
         }),
         ("text_return_share", |s, second| {
-            s.memory.anon = 420 * MIB;
+            s.memory.anon = 400 * MIB;
             if let Some(tracer) = &mut s.tracer {
                 tracer.text_returns = Some([0, 20 * second, 0, 0]);
             }
