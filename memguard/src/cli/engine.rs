@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::run::seconds_between;
 use crate::{
-    config::{self, ConfigError},
+    config,
     engine::{Profile, Settings},
 };
 
@@ -34,13 +34,16 @@ impl EngineArgs {
         self.config.is_some() || self.profile.is_some() || self.window.is_some() || self.hold.is_some()
     }
 
-    pub(super) fn settings(&self) -> Result<Settings, ConfigError> {
+    pub(super) fn settings(&self) -> anyhow::Result<Settings> {
         let mut settings = match &self.config {
             Some(path) => config::read(path)?,
             None => config::of(self.profile),
         };
         settings.window = self.window.unwrap_or(settings.window);
         settings.hold = self.hold.unwrap_or(settings.hold);
-        Ok(settings)
+        match settings.contradiction() {
+            Some(what) => Err(anyhow::anyhow!(what)),
+            None => Ok(settings),
+        }
     }
 }

@@ -91,7 +91,10 @@ pub(crate) fn settings(table: &Table) -> Result<Settings, Vec<String>> {
     let mut result = Settings::default();
     for (key, value) in table {
         match (key.as_str(), value) {
-            ("engine", Value::Table(engine)) => result = self::engine(engine, &mut problems),
+            ("engine", Value::Table(engine)) => {
+                result = self::engine(engine, &mut problems);
+                problems.0.extend(result.contradiction().map(|what| format!("engine: {what}")));
+            }
             ("engine", other) => problems.add("engine", other, "write it as a table, [engine]"),
             _ => problems.unknown(key, &["engine"]),
         }
@@ -252,7 +255,7 @@ mod tests {
         let settings = parse("[engine]\nhold_s = 20\nprofile = \"fast\"\n[engine.thresholds]\nlost = 0.9").unwrap();
         assert_eq!(settings.hold, Duration::from_secs(20));
         assert_eq!(settings.thresholds.lost, Ramp { from: 0.9, sure: 0.9 });
-        assert_eq!(settings.window, Settings::default().window);
+        assert_eq!(settings.window, Settings::profile(Profile::Fast).window);
         assert_eq!(parse(""), Ok(Settings::default()));
     }
 
@@ -281,6 +284,13 @@ mod tests {
             assert!(problems.iter().any(|p| p.starts_with(name) && p.contains(remedy)), "{name}: {problems:#?}");
         }
         assert_eq!(problems.len(), 12, "{problems:#?}");
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused() {
+        let problems = parse("[engine]\nhold_s = 5").unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains("window_s"), "{problems:?}");
+        assert!(parse("[engine]\nhold_s = 5\nwindow_s = 3").is_ok());
     }
 
     #[test]

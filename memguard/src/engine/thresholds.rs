@@ -31,7 +31,7 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// 3 s, some ten in all: for jobs that are cheap to run again.
+    /// A window of 3 s and 5 s of evidence, some ten in all: for jobs that are cheap to run again.
     Fast,
     /// 7 s, some fifteen in all.
     #[default]
@@ -44,25 +44,48 @@ impl Profile {
     #[must_use]
     pub const fn hold(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Fast => 3,
+            Self::Fast => 5,
             Self::Default => 7,
             Self::Careful => 55,
         })
     }
 }
 
+impl Profile {
+    #[must_use]
+    pub const fn window(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Fast => 3,
+            Self::Default | Self::Careful => 5,
+        })
+    }
+}
+
 impl Settings {
-    /// The defaults, with the evidence that a profile asks for.
+    /// The defaults, with the window and the evidence that a profile asks for.
     #[must_use]
     pub fn profile(profile: Profile) -> Self {
-        Self { hold: profile.hold(), ..Self::default() }
+        Self { window: profile.window(), hold: profile.hold(), ..Self::default() }
+    }
+
+    /// What is wrong between settings that are right each by itself.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<String> {
+        // A counter that jumps stays in the window for as long as that is, and a tick more.
+        (self.hold < self.window + Duration::from_secs(2)).then(|| {
+            format!(
+                "evidence of {} s (hold_s) has to be two seconds longer than the window of {} s (window_s), or one odd reading would do",
+                self.hold.as_secs(),
+                self.window.as_secs()
+            )
+        })
     }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            window: Duration::from_secs(5),
+            window: Profile::Default.window(),
             hold: Profile::Default.hold(),
             grace_ticks: 3,
             post_action_delay: Duration::from_secs(30),

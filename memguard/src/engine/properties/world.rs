@@ -128,9 +128,10 @@ pub(super) fn healthy_life() -> impl Strategy<Value = Vec<Tick>> {
 /// The profiles, and whatever else an operator may set.
 pub(super) fn settings() -> impl Strategy<Value = Settings> {
     let profile = prop::sample::select(&[Profile::Fast, Profile::Default, Profile::Careful][..]);
-    let own = (2..60_u64, 1..60_u64, 1..10_u32).prop_map(|(window, hold, grace_ticks)| Settings {
+    // More than a window of evidence, as is asked of everybody.
+    let own = (2..30_u64, 2..30_u64, 1..10_u32).prop_map(|(window, more, grace_ticks)| Settings {
         window: Duration::from_secs(window),
-        hold: Duration::from_secs(hold),
+        hold: Duration::from_secs(window + more),
         grace_ticks,
         ..Settings::default()
     });
