@@ -30,7 +30,7 @@ pub mod maps {
     pub const LAST_WAKE: &str = "LAST_WAKE";
 
     /// Slots of the table of cgroups, a power of two, unless the loader says otherwise. They are preallocated, so that a
-    /// hook never allocates while memory is short: 8192 take 3.1 MiB of kernel memory.
+    /// hook never allocates while memory is short: 8192 take 3 MiB of kernel memory.
     pub const DEFAULT_SLOTS: u32 = 8192;
     /// A cgroup's slot is its home or one of the next ones, so many in all. Ids that the kernel counts up fill the
     /// table without a gap; a cgroup that finds none of its slots free is counted as left out.

@@ -16,7 +16,7 @@ use crate::{atomic, globals::SLOT_MASK};
 
 // A hash table in an array, because the verifier inlines look-ups in arrays: a fault costs some 30 ns less than with a
 // map of type hash. Shared between CPUs, with atomic counters, rather than one for each CPU: it can be handed over whole
-// from any CPU, and on a node of 192 CPUs it is 3.1 MiB and not 600.
+// from any CPU, and on a node of 192 CPUs it is 3 MiB and not 576.
 #[map]
 pub static CGROUPS: Array<CgroupEntry> = Array::with_max_entries(DEFAULT_SLOTS, 0);
 

@@ -19,11 +19,11 @@ pub(super) struct EngineArgs {
     #[arg(long, value_enum, conflicts_with = "config")]
     pub(super) profile: Option<Profile>,
 
-    /// Seconds over which signals are computed [default: 5].
+    /// Seconds over which signals are computed [default: the profile's, 5].
     #[arg(long, value_name = "SECONDS", value_parser = seconds_between(2, 60))]
     pub(super) window: Option<Duration>,
 
-    /// Seconds of evidence that make a livelock [default: 7].
+    /// Seconds of evidence that make a livelock; two more than the window at least [default: the profile's, 7].
     #[arg(long, value_name = "SECONDS", value_parser = seconds_between(1, 3600))]
     pub(super) hold: Option<Duration>,
 }
@@ -37,7 +37,7 @@ impl EngineArgs {
     pub(super) fn settings(&self) -> anyhow::Result<Settings> {
         let mut settings = match &self.config {
             Some(path) => config::read(path)?,
-            None => config::of(self.profile),
+            None => Settings::profile(self.profile.unwrap_or_default()),
         };
         settings.window = self.window.unwrap_or(settings.window);
         settings.hold = self.hold.unwrap_or(settings.hold);

@@ -57,7 +57,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds_between(1, 86_400))]
     report_interval: Duration,
 
-    /// Cgroups that the tracer counts at once; each takes about 650 bytes of kernel memory.
+    /// Cgroups that the tracer counts at once; each takes about 770 bytes of kernel memory.
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().slots / 2, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     max_cgroups: u32,
 

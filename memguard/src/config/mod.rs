@@ -16,7 +16,7 @@ use std::{
 
 use toml::{Table, Value};
 
-use crate::engine::{KNOBS, Profile, Ramp, Settings};
+use crate::engine::{KNOBS, Ramp, Settings};
 
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +159,9 @@ fn thresholds(table: &Table, settings: &mut Settings, problems: &mut Problems) {
         let (least, most) = knob.range;
         let within = |number: f64| (least..=most).contains(&number);
         match ramp(value) {
+            Some(ramp) if !knob.graded && ramp.from.to_bits() != ramp.sure.to_bits() => {
+                problems.add(&name, value, "it is met or not: write one number");
+            }
             Some(ramp) if within(ramp.from) && within(ramp.sure) && ramp.from <= ramp.sure => {
                 knob.set(&mut settings.thresholds, ramp);
             }
@@ -202,7 +205,11 @@ pub fn written(settings: &Settings) -> String {
     for knob in KNOBS {
         lines.extend(comment(&format!("{} ({})", knob.why, knob.unit)));
         let Ramp { from, sure } = knob.get(&settings.thresholds);
-        lines.push(format!("{} = {{ from = {from}, sure = {sure} }}", knob.name));
+        lines.push(if knob.graded {
+            format!("{} = {{ from = {from}, sure = {sure} }}", knob.name)
+        } else {
+            format!("{} = {from}", knob.name)
+        });
     }
     lines.join("\n") + "\n"
 }
@@ -228,15 +235,10 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
-/// A profile's settings, for where there is no file.
-#[must_use]
-pub fn of(profile: Option<Profile>) -> Settings {
-    profile.map_or_else(Settings::default, Settings::profile)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Profile;
 
     fn parse(text: &str) -> Result<Settings, Vec<String>> {
         settings(&text.parse::<Table>().unwrap())
@@ -264,7 +266,8 @@ mod tests {
         let problems = parse(
             "color = 1\n[engine]\nprofile = \"brave\"\nhold_s = 0\nwindow_s = 2.5\nwindows = 3\ngrace_ticks = -1\n\
              [engine.thresholds]\nlost = { from = 0.9, sure = 0.8 }\nat_limit = 3\nrefault_share = nan\n\
-             unreclaimable = { from = 0.1 }\nluck = 1\nwaiting = { from = 0.1, sure = 0.2, x = 1 }",
+             unreclaimable = { from = 0.1 }\nluck = 1\nwaiting = { from = 0.1, sure = 0.2, x = 1 }\n\
+             crowded = { from = 0.1, sure = 0.2 }",
         )
         .unwrap_err();
         for (name, remedy) in [
@@ -280,10 +283,11 @@ mod tests {
             ("engine.thresholds.unreclaimable", "sure = B"),
             ("engine.thresholds.luck", "text_returns_per_s"),
             ("engine.thresholds.waiting", "sure = B"),
+            ("engine.thresholds.crowded", "one number"),
         ] {
             assert!(problems.iter().any(|p| p.starts_with(name) && p.contains(remedy)), "{name}: {problems:#?}");
         }
-        assert_eq!(problems.len(), 12, "{problems:#?}");
+        assert_eq!(problems.len(), 13, "{problems:#?}");
     }
 
     #[test]

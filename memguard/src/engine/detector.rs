@@ -167,7 +167,7 @@ impl Watched {
         }
         self.window.push(sample);
 
-        let signals = Signals::of(&self.window, settings.page_size);
+        let signals = Signals::of(&self.window, settings);
         let terms = signals.as_ref().map(|signals| rule::evaluate(signals, &settings.thresholds));
         let confidence = terms.as_ref().filter(|terms| terms.hold()).map_or(0.0, Terms::confidence);
         let holds = now >= self.quiet_until && confidence > 0.0;

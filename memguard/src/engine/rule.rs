@@ -173,7 +173,7 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
 /// How little of its time the cgroup gets to compute.
 fn lost(signals: &Signals, t: &Thresholds) -> Term {
     let waiting = signals.waiting.map_or_else(
-        || "PSI is not available".to_owned(),
+        || "neither PSI nor the tracer tell how long tasks wait".to_owned(),
         |waiting| format!("tasks wait {} of the time", percent(waiting)),
     );
     match (signals.lost, signals.user_cpus, signals.system_cpus) {

@@ -182,12 +182,6 @@ impl Memory {
         self.max_events.saturating_add(self.high_events)
     }
 
-    /// Bytes that reclaim may drop: the LRU lists of files, and what shrinkers may free.
-    #[must_use]
-    pub const fn reclaimable(&self) -> u64 {
-        self.active_file.saturating_add(self.inactive_file)
-    }
-
     /// Bytes that reclaim cannot free without swap: anonymous memory and shmem.
     #[must_use]
     pub const fn unreclaimable(&self) -> u64 {

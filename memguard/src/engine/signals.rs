@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     sample::{Cpu, Limit, Sample, Stall},
+    thresholds::Settings,
     window::Window,
 };
 
@@ -58,7 +59,7 @@ pub struct Signals {
     /// tracer's.
     pub waiting: Option<f64>,
     /// Of the time that the tasks would work, how much they do not: (system + waiting) / (user + system + waiting), the
-    /// latter at least [`LEAST_BUSY`]. `None` without cpu.stat.
+    /// latter [`Thresholds::least_busy`](super::Thresholds) at least. `None` without cpu.stat.
     pub lost: Option<f64>,
     /// Reclaim cycles, from the tracer.
     pub cycles_per_s: Option<f64>,
@@ -77,17 +78,6 @@ const SOON_S: u64 = 32;
 
 const _: () = assert!(RETURN_BOUNDS_NS[RETURN_BUCKETS - 1] == SOON_S * 1_000_000_000);
 
-/// Less than this, in CPUs and tasks that wait, is no work that could be lost: a service that sleeps most of the time and
-/// reads its text in whenever it wakes up is slow then, and not hung.
-const LEAST_BUSY: f64 = 0.5;
-/// The same where waiting for the disk can't be seen.
-const LEAST_BUSY_WITHOUT_IO: f64 = 0.25;
-
-fn lost(user: f64, system: f64, waiting: f64, sees_io: bool) -> f64 {
-    let least = if sees_io { LEAST_BUSY } else { LEAST_BUSY_WITHOUT_IO };
-    (system + waiting) / (user + system + waiting).max(least)
-}
-
 /// Returns within [`SOON_S`].
 fn soon(returns: &[u64; RETURN_BUCKETS]) -> u64 {
     returns.iter().fold(0, |sum, count| sum.saturating_add(*count))
@@ -95,7 +85,7 @@ fn soon(returns: &[u64; RETURN_BUCKETS]) -> u64 {
 
 impl Signals {
     /// The signals of a complete window on a cgroup that has a limit.
-    pub(super) fn of(window: &Window, page_size: u64) -> Option<Self> {
+    pub(super) fn of(window: &Window, settings: &Settings) -> Option<Self> {
         let (first, last) = window.ends()?;
         let (limit, limited_by) = last.memory.limit().filter(|(limit, _)| *limit > 0)?;
         let seconds = last.at.saturating_sub(first.at).as_secs_f64();
@@ -115,11 +105,16 @@ impl Signals {
         let refault_share = (steals > 0).then(|| refaults as f64 / steals as f64);
         let major_faults = delta(|s| s.memory.major_faults);
         // An empty page cache would divide by zero; then the turnover is as high as it gets.
-        let cached_pages = window.mean(|s| s.memory.page_cache() as f64 / page_size as f64).max(1.0);
+        let cached_pages = window.mean(|s| s.memory.page_cache() as f64 / settings.page_size as f64).max(1.0);
         let (user, system) = (busy(|cpu| cpu.user), busy(|cpu| cpu.system));
         let memory_some = stalled(|s| s.pressure.memory, |stall| stall.some);
         let io_some = stalled(|s| s.pressure.io, |stall| stall.some);
-        let stall_wall = traced(|s| Some(s.tracer?.stall?.wall_ns)).map(|ns| (per_s(ns) / 1e9).min(1.0));
+        let stall_tasks = traced(|s| Some(s.tracer?.stall?.task_ns)).map(|ns| per_s(ns) / 1e9);
+        // A stall whose end was never seen (a program that is preempted can miss an event) counts as one task that waits
+        // for ever, in wall time alone. The sum over tasks is taken when stalls end, so it bounds what really was.
+        let stall_wall = traced(|s| Some(s.tracer?.stall?.wall_ns))
+            .zip(stall_tasks)
+            .map(|(ns, tasks)| (per_s(ns) / 1e9).min(tasks).min(1.0));
         let waiting = [memory_some, io_some, stall_wall].into_iter().flatten().reduce(f64::max);
         let text_faults = traced(|s| s.tracer?.text_faults);
         let text_returns = traced(|s| Some(soon(&s.tracer?.text_returns?)));
@@ -150,11 +145,18 @@ impl Signals {
             memory_full: stalled(|s| s.pressure.memory, |stall| stall.full),
             io_some,
             stall_wall,
-            stall_tasks: traced(|s| Some(s.tracer?.stall?.task_ns)).map(|ns| per_s(ns) / 1e9),
+            stall_tasks,
             user_cpus: user,
             system_cpus: system,
             waiting,
-            lost: user.zip(system).map(|(user, system)| lost(user, system, waiting.unwrap_or(0.0), io_some.is_some())),
+            lost: user.zip(system).map(|(user, system)| {
+                let t = &settings.thresholds;
+                let busy = if io_some.is_some() { t.least_busy } else { t.least_busy_without_io };
+                let waiting = waiting.unwrap_or(0.0);
+                let all = (user + system + waiting).max(busy.from);
+                // Nothing at all was done where nothing was asked for either.
+                if all > 0.0 { (system + waiting) / all } else { 0.0 }
+            }),
             cycles_per_s: traced(|s| Some(s.tracer?.reclaim?.cycles)).map(per_s),
             empty_cycles: traced(|s| Some(s.tracer?.reclaim?.empty_cycles)),
             reclaim_wall: traced(|s| Some(s.tracer?.reclaim?.wall_ns)).map(|ns| (per_s(ns) / 1e9).min(1.0)),

@@ -1,7 +1,8 @@
 //! How the engine is set: every number that a verdict depends on, with the reason for it, in this one place.
 //!
-//! A term of the rule has two thresholds, a [`Ramp`]: where it begins to hold, and where it leaves no doubt. What lies
-//! between counts for less, so a clear hang is a livelock after [`Settings::hold`] and an unclear one later.
+//! A graded term of the rule has two thresholds, a [`Ramp`]: where it begins to hold, and where it leaves no doubt. What
+//! lies between counts for less, so a clear hang is a livelock after [`Settings::hold`] and an unclear one later. A plain
+//! threshold has one.
 
 use std::time::Duration;
 
@@ -49,9 +50,7 @@ impl Profile {
             Self::Careful => 55,
         })
     }
-}
 
-impl Profile {
     #[must_use]
     pub const fn window(self) -> Duration {
         Duration::from_secs(match self {
@@ -130,6 +129,11 @@ impl Ramp {
         Self { from, sure }
     }
 
+    /// A threshold that is met or not.
+    const fn plain(both: f64) -> Self {
+        Self::new(both, both)
+    }
+
     /// 0 below `from`, [`LEAST_CONFIDENCE`] at it, 1 at `sure` and above.
     #[must_use]
     pub fn confidence(&self, value: f64) -> f64 {
@@ -158,23 +162,27 @@ pub struct Thresholds {
     pub text_turnover_per_s: Ramp,
     pub lost: Ramp,
     pub lost_utterly: Ramp,
+    pub least_busy: Ramp,
+    pub least_busy_without_io: Ramp,
     pub waiting: Ramp,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
         Self {
-            at_limit: Ramp::new(0.95, 0.95),
+            at_limit: Ramp::plain(0.95),
             unreclaimable: Ramp::new(0.25, 0.60),
             refault_share: Ramp::new(0.3, 0.7),
             text_returns_per_s: Ramp::new(5.0, 30.0),
             text_return_share: Ramp::new(0.35, 0.75),
-            crowded: Ramp::new(0.80, 0.80),
+            crowded: Ramp::plain(0.80),
             turnover_per_s: Ramp::new(0.05, 0.15),
             text_faults_per_s: Ramp::new(20.0, 100.0),
             text_turnover_per_s: Ramp::new(0.15, 0.5),
             lost: Ramp::new(0.85, 0.95),
-            lost_utterly: Ramp::new(0.98, 0.98),
+            lost_utterly: Ramp::plain(0.98),
+            least_busy: Ramp::plain(0.5),
+            least_busy_without_io: Ramp::plain(0.25),
             waiting: Ramp::new(0.50, 0.80),
         }
     }
@@ -187,6 +195,8 @@ pub struct Knob {
     pub unit: &'static str,
     /// What makes sense.
     pub range: (f64, f64),
+    /// Whether it may have two numbers; a plain one has one.
+    pub graded: bool,
     /// What it measures, and the reason for the default.
     pub why: &'static str,
     get: fn(&Thresholds) -> Ramp,
@@ -205,51 +215,59 @@ impl Knob {
 }
 
 macro_rules! knobs {
-    ($($name:ident, $unit:literal, $least:literal..=$most:literal, $why:literal;)+) => {
+    ($($kind:ident $name:ident, $unit:literal, $least:literal..=$most:literal, $why:literal;)+) => {
         /// Every threshold of the rule.
         pub const KNOBS: &[Knob] = &[$(Knob {
             name: stringify!($name),
             unit: $unit,
             range: ($least, $most),
+            graded: knobs!($kind),
             why: $why,
             get: |thresholds| thresholds.$name,
             set: |thresholds| &mut thresholds.$name,
         }),+];
     };
+    (graded) => { true };
+    (plain) => { false };
 }
 
 knobs! {
-    at_limit, "share of the limit", 0.5..=1.0,
+    plain at_limit, "share of the limit", 0.5..=1.0,
         "Mean memory.current. A livelock sits at its limit all the time; below it reclaim has no reason to run.";
-    unreclaimable, "share of the limit", 0.0..=1.0,
+    graded unreclaimable, "share of the limit", 0.0..=1.0,
         "anon + shmem: what reclaim can't touch without swap. Hangs had 24 % and more when they began, mostly over 90 % \
          later; programs that only read files have next to none.";
-    refault_share, "refaults for each page freed", 0.0..=2.0,
+    graded refault_share, "refaults for each page freed", 0.0..=2.0,
         "Whether what is freed is wanted again. Hangs 0.4 to 1, the less the faster somebody else in there grows. \
          Necessary, and alone worth nothing: any loop over a file \
          larger than its limit has 1 too.";
-    text_returns_per_s, "1/s", 0.0..=1_000_000.0,
+    graded text_returns_per_s, "1/s", 0.0..=1_000_000.0,
         "Major faults on program text that had one less than 32 s ago. Reading, scanning and databases have none, however \
          large; hangs 60 on a disk of 150 IOPS, 1000 on one of 3000.";
-    text_return_share, "share of major faults on text", 0.0..=1.0,
-        "A start-up faults in much text, but each piece of it once. In hangs 80 to 99 % comes back within 32 s.";
-    crowded, "share of the limit", 0.0..=1.0,
+    graded text_return_share, "share of major faults on text", 0.0..=1.0,
+        "A start-up faults in much text, but each piece of it once. In hangs that last 65 to 99 % comes back within 32 s.";
+    plain crowded, "share of the limit", 0.0..=1.0,
         "With so much anon + shmem hardly anything but text is left that could come back, and all refaults are taken for \
-         it as far as major faults are on text. Only the first number counts.";
-    turnover_per_s, "1/s", 0.0..=1000.0,
-        "How often the page cache is replaced as a whole: 1 / mean lifetime of a cached page. Hangs 0.07 to 8; overcommit \
-         that works on a slow disk 0.03.";
-    text_faults_per_s, "1/s", 0.0..=1_000_000.0,
+         it as far as major faults are on text.";
+    graded turnover_per_s, "1/s", 0.0..=1000.0,
+        "How often the page cache is replaced as a whole: 1 / mean lifetime of a cached page. Pages that live for 20 s are \
+         not thrashed. Hangs 0.09 to 8, and 0.03 on the slowest disk (see lost_utterly).";
+    graded text_faults_per_s, "1/s", 0.0..=1_000_000.0,
         "Where the tracer can't tell which text comes back: faults on text, or major faults of any kind.";
-    text_turnover_per_s, "1/s", 0.0..=1000.0,
+    graded text_turnover_per_s, "1/s", 0.0..=1000.0,
         "... and how often the page cache is replaced, which then has to say more: hangs mostly 0.2 to 8.";
-    lost, "share of its time", 0.0..=1.0,
-        "(kernel time + waiting for memory or disk) / (user time + kernel time + waiting), of half the time at least, so that \
-         who sleeps loses nothing. Hangs 0.91 to 1. Programs whose text is thrown out and comes back just as often, but \
+    graded lost, "share of its time", 0.0..=1.0,
+        "(kernel time + waiting for memory or disk) / (user time + kernel time + waiting), the latter least_busy at least. \
+         Hangs 0.91 to 1. Programs whose text is thrown out and comes back just as often, but \
          which go on at a third or more of their speed: 0.35 to 0.83.";
-    lost_utterly, "share of its time", 0.0..=1.0,
+    plain lost_utterly, "share of its time", 0.0..=1.0,
         "With so much lost, pages may live long and it is a hang all the same: on a disk that gives 30 reads a second a \
-         hung container replaced its page cache once in 30 s only, and lost 0.99. Only the first number counts.";
-    waiting, "share of time", 0.0..=1.0,
+         hung container replaced its page cache once in 30 s only, and lost 0.99.";
+    plain least_busy, "CPUs and waiting", 0.0..=4.0,
+        "Less than this is no work that could be lost: a service that sleeps most of the time, and reads its text in \
+         whenever it wakes up, went on at 98 % of its work, and without this had lost 0.92 to 0.95 of it.";
+    plain least_busy_without_io, "CPUs and waiting", 0.0..=4.0,
+        "The same where waiting for the disk can't be seen (no PSI).";
+    graded waiting, "share of time", 0.0..=1.0,
         "Where there is no cpu.stat: how much of the time a task waits.";
 }

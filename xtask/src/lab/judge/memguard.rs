@@ -73,7 +73,7 @@ impl Said {
                 Some("state") if entry["to"] == "suspect" => said.suspicions.push(event()),
                 Some("cost") => {
                     let tracer = &entry["tracer"];
-                    let names = ["ring_full", "cgroups_left_out", "cycles_untimed", "undecodable"];
+                    let names = ["ring_full", "cgroups_left_out", "cycles_untimed", "stalls_untimed", "undecodable"];
                     said.lost = names.iter().map(|name| tracer[*name].as_u64()).sum();
                     said.ends_lost = tracer["ends_lost"].as_u64().unwrap_or_default();
                 }

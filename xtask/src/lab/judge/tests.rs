@@ -131,7 +131,8 @@ impl Made {
         }
         if on {
             let tracer = json!({
-                "ring_full": self.lost, "cgroups_left_out": 0, "cycles_untimed": 0, "undecodable": 0, "ends_lost": 0,
+                "ring_full": self.lost, "cgroups_left_out": 0, "cycles_untimed": 0, "stalls_untimed": 0, "undecodable": 0,
+                "ends_lost": 0,
             });
             say(self.until, log(&json!({"kind": "cost", "tracer": tracer})));
             say(self.until, Record::Ended { code: Some(0), signal: None });
