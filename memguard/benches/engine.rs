@@ -13,9 +13,7 @@ use std::{
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use memguard::{
     cgroup::CgroupHandle,
-    engine::{
-        Cpu, Engine, Memory, Pressure, ReclaimSample, Sample, Settings, Stall, StallSample, TracerSample, UnitId,
-    },
+    engine::{Engine, Sample, Settings, UnitId, fixture::hang},
     trace::{Decided, Entry, Judge, replay},
     tracer,
 };
@@ -44,40 +42,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-const MIB: u64 = 1 << 20;
 const RECORDS_PER_SECOND: u64 = 10;
-
-/// A cgroup in a hang: every signal there, every term evaluated.
-fn sample(second: u64) -> Sample {
-    let ms = |per_second: u64| Duration::from_millis(per_second * second);
-    Sample {
-        at: Duration::from_secs(1000 + second),
-        memory: Memory {
-            current: 511 * MIB,
-            max: Some(512 * MIB),
-            anon: 480 * MIB,
-            file: 24 * MIB,
-            scans: 9000 * second,
-            steals: 3300 * second,
-            refaults: 3290 * second,
-            major_faults: 140 * second,
-            max_events: 69 * second,
-            ..Memory::default()
-        },
-        pressure: Pressure {
-            memory: Some(Stall { some: ms(750), full: ms(510) }),
-            io: Some(Stall { some: ms(180), full: Duration::ZERO }),
-        },
-        cpu: Some(Cpu { user: ms(20), system: ms(1640) }),
-        tracer: Some(TracerSample {
-            reclaim: Some(ReclaimSample { cycles: 69 * second, ..ReclaimSample::default() }),
-            text_faults: Some(138 * second),
-            text_returns: Some([5 * second, 100 * second, 20 * second, 5 * second]),
-            stall: Some(StallSample { task_ns: 2_000_000_000 * second, wall_ns: 750_000_000 * second }),
-            ..TracerSample::default()
-        }),
-    }
-}
 
 /// An engine whose cgroups have a full window each.
 fn at_work(cgroups: u64) -> Engine {
@@ -90,7 +55,7 @@ fn at_work(cgroups: u64) -> Engine {
 
 fn tick(engine: &mut Engine, cgroups: u64, second: u64) {
     for unit in 0..cgroups {
-        black_box(engine.observe(UnitId(unit), sample(second)));
+        black_box(engine.observe(UnitId(unit), hang(second)));
     }
 }
 
@@ -100,8 +65,8 @@ fn recording(cgroups: u64) -> Vec<Entry> {
     let mut entries = Vec::new();
     for second in 0..60 {
         for unit in (0..cgroups).map(UnitId) {
-            let decided = Decided::of(&engine.observe(unit, sample(second)));
-            entries.push(Entry::Sample { unit, sample: Box::new(sample(second)), decided });
+            let decided = Decided::of(&engine.observe(unit, hang(second)));
+            entries.push(Entry::Sample { unit, sample: Box::new(hang(second)), decided });
         }
     }
     entries
@@ -247,7 +212,7 @@ fn in_words() {
     let before = ALLOCATED.load(Ordering::Relaxed);
     let mut crowded = Engine::new(Settings::default());
     for step in 0..10_000 {
-        crowded.observe(UnitId(0), Sample { at: Duration::from_micros(step), ..sample(1) });
+        crowded.observe(UnitId(0), Sample { at: Duration::from_micros(step), ..hang(1) });
     }
     let most = ALLOCATED.load(Ordering::Relaxed) - before;
     drop(crowded);

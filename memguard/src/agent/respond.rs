@@ -8,7 +8,7 @@ use std::{
 use super::Agent;
 use crate::{
     cgroup::CgroupHandle,
-    engine::{UnitId, Verdict},
+    engine::{State, UnitId, Verdict},
     respond::{ActionError, Actions, Decision, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
     telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit, escaped},
 };
@@ -40,6 +40,9 @@ impl<A: Actions> Agent<A> {
     /// Verdict, plan, fresh check, action; every way it can go leaves a line in the log.
     pub(super) fn respond(&mut self, id: UnitId, verdict: Verdict) {
         let decided = Instant::now();
+        let now = super::now();
+        let suspects = self.units.keys().filter(|id| self.engine.state(**id) >= State::Suspect).count();
+        let under_reclaim = self.units.len();
         let Some(unit) = self.units.get_mut(&id) else { return };
         let Some(latest) = unit.latest.clone() else { return };
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -59,6 +62,9 @@ impl<A: Actions> Agent<A> {
             victim: victim.as_ref().map(|victim| (UnitId(victim.inode()), victim.path())),
             own: &self.own,
             under_way: unit.kill_under_way,
+            within_budget: self.budget.allows(now, self.config.policy.budget),
+            suspects,
+            under_reclaim,
         };
         let decision = match (plan(&facts, &self.config.policy), victim) {
             (Decision::Suppress(reason), _) => Err(reason),
@@ -76,6 +82,7 @@ impl<A: Actions> Agent<A> {
                 let action = self.actions.end(victim, method, self.config.kill_patience);
                 let verdict_to_action = decided.elapsed();
                 unit.kill_under_way = true;
+                self.budget.spend(now);
                 let (incident, on_behalf_of) = (incident.clone(), on_behalf_of.clone());
                 self.actions_under_way.spawn(async move {
                     let result = action.await;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Subcommand;
 
 use crate::{
-    config,
+    config::{self, Configuration},
     engine::{Profile, Settings},
 };
 
@@ -27,10 +27,10 @@ enum Command {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let settings = match &args.command {
-        Command::Show { profile } => Settings::profile(*profile),
+    let configuration = match &args.command {
+        Command::Show { profile } => Configuration { engine: Settings::profile(*profile), ..Configuration::default() },
         Command::Check { file } => config::read(file)?,
     };
-    super::print(&config::written(&settings))?;
+    super::print(&config::written(&configuration))?;
     Ok(ExitCode::SUCCESS)
 }

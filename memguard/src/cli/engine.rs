@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::run::seconds_between;
 use crate::{
-    config,
+    config::{self, Configuration},
     engine::{Profile, Settings},
 };
 
@@ -35,15 +35,23 @@ impl EngineArgs {
     }
 
     pub(super) fn settings(&self) -> anyhow::Result<Settings> {
-        let mut settings = match &self.config {
-            Some(path) => config::read(path)?,
-            None => Settings::profile(self.profile.unwrap_or_default()),
+        Ok(self.configuration()?.engine)
+    }
+
+    /// The whole configuration, for those who also act.
+    pub(super) fn configuration(&self) -> anyhow::Result<Configuration> {
+        let mut configuration = if let Some(path) = &self.config {
+            config::read(path)?
+        } else {
+            let engine = Settings::profile(self.profile.unwrap_or_default());
+            Configuration { engine, ..Configuration::default() }
         };
+        let settings = &mut configuration.engine;
         settings.window = self.window.unwrap_or(settings.window);
         settings.hold = self.hold.unwrap_or(settings.hold);
         match settings.contradiction() {
             Some(what) => Err(anyhow::anyhow!(what)),
-            None => Ok(settings),
+            None => Ok(configuration),
         }
     }
 }

@@ -14,10 +14,11 @@ use super::engine::EngineArgs;
 use crate::{
     agent::{Agent, Config},
     cgroup::{CgroupRoot, own_cgroup},
+    config::{Configuration, PolicySettings},
     engine::Settings,
     kernel::{Facts, Level, Plan},
     protect,
-    respond::{Actions, DryRun, KernelActions, Mode, Policy},
+    respond::{Actions, DryRun, KernelActions, Mode},
     telemetry::{Event, LogFormat, Started, emit, init, shown},
     trace::{Recorder, Start, Writer},
     tracer::{self, Limits, Ring, Tracer, embedded_object},
@@ -29,9 +30,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH", default_value = "/sys/fs/cgroup")]
     cgroup_root: PathBuf,
 
-    /// `observe` writes verdicts and does nothing; `enforce` kills.
-    #[arg(long, value_enum, default_value_t)]
-    mode: Mode,
+    /// `observe` writes verdicts and does nothing; `enforce` kills [default: as the configuration says, or `observe`].
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
 
     /// How log lines look.
     #[arg(long, value_enum, default_value_t)]
@@ -39,6 +40,11 @@ pub(super) struct Args {
 
     #[command(flatten)]
     engine: EngineArgs,
+
+    /// Kill only cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Added to
+    /// the configuration's.
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    only: Vec<Pattern>,
 
     /// Never kill cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Slices,
     /// pods, the root, memguard's own cgroup and the services that a node needs are never killed anyway.
@@ -124,7 +130,7 @@ pub(super) fn record(args: RecordArgs) -> anyhow::Result<ExitCode> {
         duration,
         no_tracer,
         engine,
-        mode: Mode::Observe,
+        mode: Some(Mode::Observe),
         record: Some(out.clone()),
         ..defaults
     })?;
@@ -135,14 +141,18 @@ pub(super) fn record(args: RecordArgs) -> anyhow::Result<ExitCode> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let began = std::time::Instant::now();
-    let settings = Settings { page_size: rustix::param::page_size() as u64, ..args.engine.settings()? };
+    let Configuration { engine, policy: PolicySettings { mode, mut policy } } = args.engine.configuration()?;
+    let settings = Settings { page_size: rustix::param::page_size() as u64, ..engine };
+    let mode = args.mode.unwrap_or(mode);
+    policy.only.extend(args.only.iter().cloned());
+    policy.protect.extend(args.protect.iter().cloned());
     let root = CgroupRoot::new(&args.cgroup_root);
     if let Some(obstacle) = root.facts().obstacle() {
         bail!("{obstacle}");
     }
-    if args.mode == Mode::Enforce && !root.facts().kill {
+    if mode == Mode::Enforce && !root.facts().kill {
         bail!(
-            "{} has no cgroup.kill: --mode enforce needs kernel 5.14 or newer (--mode observe works)",
+            "{} has no cgroup.kill: mode enforce needs kernel 5.14 or newer (mode observe works)",
             root.path().display()
         );
     }
@@ -166,7 +176,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     emit(&Event::Started(Box::new(Started {
         version: env!("CARGO_PKG_VERSION"),
-        mode: args.mode,
+        mode,
         root: facts.root.clone(),
         plan: plan.clone(),
         attached_after_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -179,13 +189,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     let config = Config {
-        mode: args.mode,
+        mode,
         engine: settings,
-        policy: {
-            let mut policy = Policy::default();
-            policy.protect.extend(args.protect.iter().cloned());
-            policy
-        },
+        policy,
         report_interval: args.report_interval,
         duration: args.duration,
         ..Config::default()
@@ -195,7 +201,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let own = own.as_deref();
-    let summary = match args.mode {
+    let summary = match mode {
         Mode::Enforce => runtime.block_on(watch(config, KernelActions, &root, own, &plan, tracer, recorder)),
         Mode::Observe => runtime.block_on(watch(config, DryRun, &root, own, &plan, tracer, recorder)),
     };

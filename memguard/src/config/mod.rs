@@ -7,7 +7,13 @@
 //!
 //! [engine.thresholds]
 //! lost = { from = 0.85, sure = 0.95 }
+//!
+//! [policy]
+//! mode = "enforce"
+//! only = ["kubepods.slice/**"]
 //! ```
+
+mod policy;
 
 use std::{
     path::{Path, PathBuf},
@@ -16,6 +22,8 @@ use std::{
 
 use toml::{Table, Value};
 
+pub use self::policy::PolicySettings;
+use self::policy::written as written_policy;
 use crate::engine::{KNOBS, Ramp, Settings};
 
 /// Why a configuration can't be used.
@@ -29,14 +37,21 @@ pub enum ConfigError {
     Wrong { path: PathBuf, problems: Vec<String> },
 }
 
-/// Reads the engine's settings. What the file does not say is as in [`Settings::profile`].
-pub fn read(path: &Path) -> Result<Settings, ConfigError> {
+/// All that can be set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Configuration {
+    pub engine: Settings,
+    pub policy: PolicySettings,
+}
+
+/// Reads a configuration. What the file does not say is as in [`Settings::profile`] and [`PolicySettings::default`].
+pub fn read(path: &Path) -> Result<Configuration, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
         path: path.to_owned(),
         what: error.to_string().trim().to_owned(),
     })?;
-    settings(&table).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
+    configuration(&table).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
 }
 
 /// A time of the engine as an operator sees it.
@@ -86,17 +101,18 @@ impl Problems {
     }
 }
 
-pub(crate) fn settings(table: &Table) -> Result<Settings, Vec<String>> {
+pub(crate) fn configuration(table: &Table) -> Result<Configuration, Vec<String>> {
     let mut problems = Problems::default();
-    let mut result = Settings::default();
+    let mut result = Configuration::default();
     for (key, value) in table {
         match (key.as_str(), value) {
             ("engine", Value::Table(engine)) => {
-                result = self::engine(engine, &mut problems);
-                problems.0.extend(result.contradiction().map(|what| format!("engine: {what}")));
+                result.engine = self::engine(engine, &mut problems);
+                problems.0.extend(result.engine.contradiction().map(|what| format!("engine: {what}")));
             }
-            ("engine", other) => problems.add("engine", other, "write it as a table, [engine]"),
-            _ => problems.unknown(key, &["engine"]),
+            ("policy", Value::Table(policy)) => result.policy = policy::read(policy, &mut problems),
+            ("engine" | "policy", other) => problems.add(key, other, &format!("write it as a table, [{key}]")),
+            _ => problems.unknown(key, &["engine", "policy"]),
         }
     }
     if problems.0.is_empty() { Ok(result) } else { Err(problems.0) }
@@ -192,9 +208,13 @@ fn ramp(value: &Value) -> Option<Ramp> {
     }
 }
 
-/// Settings as a configuration file, each with what it is for.
+/// A configuration as a file, each setting with what it is for.
 #[must_use]
-pub fn written(settings: &Settings) -> String {
+pub fn written(configuration: &Configuration) -> String {
+    format!("{}\n{}", written_engine(&configuration.engine), written_policy(&configuration.policy))
+}
+
+fn written_engine(settings: &Settings) -> String {
     let mut lines = vec!["[engine]".to_owned()];
     for time in TIMES {
         lines.extend(comment(time.why));
@@ -241,14 +261,15 @@ mod tests {
     use crate::engine::Profile;
 
     fn parse(text: &str) -> Result<Settings, Vec<String>> {
-        settings(&text.parse::<Table>().unwrap())
+        configuration(&text.parse::<Table>().unwrap()).map(|configuration| configuration.engine)
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         for profile in [Profile::Fast, Profile::Default, Profile::Careful] {
-            let settings = Settings::profile(profile);
-            assert_eq!(parse(&written(&settings)), Ok(settings));
+            let configuration = Configuration { engine: Settings::profile(profile), ..Configuration::default() };
+            let table = written(&configuration).parse::<Table>().unwrap();
+            assert_eq!(super::configuration(&table), Ok(configuration));
         }
     }
 
@@ -271,7 +292,7 @@ mod tests {
         )
         .unwrap_err();
         for (name, remedy) in [
-            ("color", "there are: engine"),
+            ("color", "there are: engine, policy"),
             ("engine.profile = \"brave\"", "careful"),
             ("engine.hold_s = 0", "1 to 3600"),
             ("engine.window_s = 2.5", "2 to 60"),

@@ -1,13 +1,14 @@
-//! Samples that tests of several rooms begin with.
+//! Samples that tests of several rooms, and the benchmarks, begin with.
 
 use std::time::Duration;
 
 use super::sample::{Cpu, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample};
 
-pub(crate) const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 /// The lab's permanent hang: 512 MiB, 480 of them anonymous, 140 faults/s on text, every freed page back at once.
-pub(crate) fn hang(second: u64) -> Sample {
+#[must_use]
+pub fn hang(second: u64) -> Sample {
     Sample {
         at: Duration::from_secs(1000 + second),
         memory: Memory {

@@ -5,8 +5,8 @@
 
 pub mod baselines;
 mod detector;
-#[cfg(test)]
-pub(crate) mod fixture;
+#[doc(hidden)]
+pub mod fixture;
 pub(crate) mod ns;
 #[cfg(test)]
 mod properties;

@@ -97,7 +97,7 @@ pub fn cgroup_files(data: &[u8]) {
 /// A configuration file: what is accepted means the same when it is written and read again.
 pub fn configuration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let read = |text: &str| text.parse::<toml::Table>().ok().map(|table| config::settings(&table));
+    let read = |text: &str| text.parse::<toml::Table>().ok().map(|table| config::configuration(&table));
     match read(text) {
         Some(Ok(settings)) => assert_eq!(read(&config::written(&settings)), Some(Ok(settings))),
         Some(Err(problems)) => assert!(!problems.is_empty() && problems.iter().all(|problem| !problem.is_empty())),

@@ -2,6 +2,8 @@
 
 mod actions;
 mod planner;
+mod policy;
 
 pub use actions::{ActionError, Actions, DryRun, Ended, KernelActions, Method};
-pub use planner::{Decision, Mode, PlanFacts, Policy, Suppressed, fresh_check, plan};
+pub use planner::{Decision, PlanFacts, Suppressed, fresh_check, plan};
+pub use policy::{Budget, Limit, Mode, Policy, Sick};

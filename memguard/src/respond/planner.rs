@@ -2,64 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use glob::Pattern;
 use serde::Serialize;
 
-use super::actions::Method;
+use super::{
+    actions::Method,
+    policy::{Limit, Policy},
+};
 use crate::{
     cgroup::{CgroupError, CgroupHandle, is_grouping},
     engine::{Thresholds, UnitId, Verdict},
 };
-
-/// Whether memguard acts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Verdicts are written, nothing is done.
-    #[default]
-    Observe,
-    /// The cgroup is killed.
-    Enforce,
-}
-
-impl std::fmt::Display for Mode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Observe => "observe",
-            Self::Enforce => "enforce",
-        })
-    }
-}
-
-/// What may be killed, and how.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    pub method: Method,
-    /// Cgroups that are never killed, as patterns on their path below the root.
-    pub protect: Vec<Pattern>,
-}
-
-impl Policy {
-    /// Services without which a node is lost. Slices, the root and memguard's own cgroup are never killed anyway.
-    pub const PROTECTED: &'static [&'static str] = &[
-        "init.scope",
-        "**/init.scope",
-        "**/kubelet.service",
-        "**/containerd.service",
-        "**/crio.service",
-        "**/docker.service",
-        "**/dbus*.service",
-        "**/systemd-*.service",
-        "**/ssh*.service",
-    ];
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        let protect = Self::PROTECTED.iter().filter_map(|pattern| Pattern::new(pattern).ok()).collect();
-        Self { method: Method::default(), protect }
-    }
-}
 
 /// All that the plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +25,11 @@ pub struct PlanFacts<'a> {
     pub own: &'a [u64],
     /// A kill of this cgroup is still under way.
     pub under_way: bool,
+    /// Whether [`Policy::budget`] has room for one more.
+    pub within_budget: bool,
+    /// Cgroups that look hung now, this one among them, of so many that are under reclaim.
+    pub suspects: usize,
+    pub under_reclaim: usize,
 }
 
 /// What to do.
@@ -94,8 +51,20 @@ pub enum Suppressed {
     NoVictim,
     #[error("{cgroup} is protected by the pattern {pattern}")]
     Protected { cgroup: String, pattern: String },
+    #[error("{cgroup} is none of those that may be killed (policy.only)")]
+    NotSelected { cgroup: String },
     #[error("a kill of it is still under way")]
     UnderWay,
+    #[error(
+        "{suspects} of {under_reclaim} cgroups under reclaim look hung at once: that is the machine, a disk perhaps, and not \
+         a job (policy.sick_share)"
+    )]
+    ManyAtOnce { suspects: usize, under_reclaim: usize },
+    #[error(
+        "the budget of {kills} kill{} in {per_s} s is spent (policy.kills, policy.kills_per_s)",
+        if *kills == 1 { "" } else { "s" }
+    )]
+    BudgetSpent { kills: u32, per_s: u64 },
     #[error("the check right before found it changed: {why}")]
     Changed { why: String },
     #[error("the cgroup is gone")]
@@ -122,8 +91,19 @@ pub fn plan(facts: &PlanFacts<'_>, policy: &Policy) -> Decision {
             pattern: pattern.to_string(),
         });
     }
+    if !policy.only.is_empty() && !policy.only.iter().any(|pattern| pattern.matches_path(below)) {
+        return Decision::Suppress(Suppressed::NotSelected { cgroup: crate::telemetry::shown(below) });
+    }
     if facts.under_way {
         return Decision::Suppress(Suppressed::UnderWay);
+    }
+    let PlanFacts { suspects, under_reclaim, .. } = *facts;
+    if policy.sick.stops(suspects, under_reclaim) {
+        return Decision::Suppress(Suppressed::ManyAtOnce { suspects, under_reclaim });
+    }
+    if !facts.within_budget {
+        let Limit { kills, per } = policy.budget;
+        return Decision::Suppress(Suppressed::BudgetSpent { kills, per_s: per.as_secs() });
     }
     Decision::End { victim: victim.to_owned(), method: policy.method }
 }
@@ -182,6 +162,9 @@ mod tests {
             victim: victim.map(|victim| (UnitId(9), Path::new(victim))),
             own: &[1, 2, 3],
             under_way: false,
+            within_budget: true,
+            suspects: 1,
+            under_reclaim: 1,
         }
     }
 
@@ -226,6 +209,32 @@ mod tests {
     #[test]
     fn one_kill_at_a_time() {
         assert_eq!(suppressed(&PlanFacts { under_way: true, ..facts(SCOPE, Some(SCOPE)) }), Suppressed::UnderWay);
+    }
+
+    #[test]
+    fn only_what_was_selected_and_never_what_is_protected() {
+        let pattern = |text: &str| glob::Pattern::new(text).unwrap();
+        let policy = Policy { only: vec![pattern("system.slice/*"), pattern("**/crio-*.scope")], ..Policy::default() };
+        let of = |path: &str| match plan(&facts(path, Some(path)), &policy) {
+            Decision::Suppress(reason) => Some(reason),
+            Decision::End { .. } => None,
+        };
+        assert_eq!(of(&format!("{ROOT}/system.slice/actions.runner.service")), None);
+        assert!(matches!(of(SCOPE), Some(Suppressed::NotSelected { cgroup }) if cgroup.contains("cri-containerd")));
+        let kubelet = format!("{ROOT}/system.slice/kubelet.service");
+        assert!(matches!(of(&kubelet), Some(Suppressed::Protected { .. })));
+    }
+
+    #[test]
+    fn a_spent_budget_and_a_sick_machine_stop_kills_and_say_so() {
+        let spent = suppressed(&PlanFacts { within_budget: false, ..facts(SCOPE, Some(SCOPE)) });
+        assert_eq!(spent, Suppressed::BudgetSpent { kills: 10, per_s: 600 });
+        assert!(spent.to_string().contains("10 kills in 600 s"), "{spent}");
+        let sick = suppressed(&PlanFacts { suspects: 6, under_reclaim: 7, ..facts(SCOPE, Some(SCOPE)) });
+        assert!(sick.to_string().contains("6 of 7"), "{sick}");
+        let (two, policy) =
+            (PlanFacts { suspects: 2, under_reclaim: 2, ..facts(SCOPE, Some(SCOPE)) }, Policy::default());
+        assert!(matches!(plan(&two, &policy), Decision::End { .. }), "two hangs at once are just that");
     }
 
     mod fresh {

@@ -61,17 +61,8 @@ struct RunArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
 
-    /// Processors that VMs may use together; as many as there are by default.
-    #[arg(long, value_name = "COUNT")]
-    cores: Option<u32>,
-
-    /// How guests are run.
-    #[arg(long, value_enum, default_value_t)]
-    accel: accel::Choice,
-
-    /// Further arguments for `memguard run`.
-    #[arg(last = true)]
-    arguments: Vec<String>,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// `on` is short for `enforce`.
@@ -143,8 +134,7 @@ fn planned(names: &[String], kernels: &[String], repeat: u32, mode: MemguardMode
 fn run_scenarios(args: &RunArgs) -> anyhow::Result<()> {
     let planned = planned(&args.names, &args.kernel, args.repeat, args.memguard.into())?;
     check_machine()?;
-    let options = Options { cores: args.cores, accel: args.accel, arguments: args.arguments.clone(), live: false };
-    let outcomes = run_all(planned, &options)?;
+    let outcomes = run_all(planned, &args.options)?;
     report(&outcomes)
 }
 

@@ -33,13 +33,22 @@ pub(crate) struct Planned {
 }
 
 /// How to run them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Options {
+    /// Processors that VMs may use together; as many as there are by default.
+    #[arg(long, value_name = "COUNT")]
     pub(crate) cores: Option<u32>,
+
+    /// How guests are run.
+    #[arg(long, value_enum, default_value_t)]
     pub(crate) accel: accel::Choice,
+
     /// Further arguments for `memguard run`.
+    #[arg(last = true)]
     pub(crate) arguments: Vec<String>,
+
     /// Show the guest's doings as they happen; for a single run.
+    #[arg(skip)]
     pub(crate) live: bool,
 }
 

@@ -43,6 +43,26 @@ fn what_is_less_clear_takes_longer() {
     assert!((22..=28).contains(&livelock), "three times as long, and not {livelock} s");
 }
 
+/// A stall whose end was missed counts in wall time for ever, and never in the sum over tasks.
+#[test]
+fn a_stall_that_never_ended_is_no_waiting() {
+    let stuck = |task_ns: u64| {
+        let observations = run((0..20).map(|second| {
+            let mut sample = hang(second);
+            (sample.pressure, sample.cpu) =
+                (Pressure::default(), Some(Cpu { user: Duration::from_secs(second), system: Duration::ZERO }));
+            if let Some(tracer) = &mut sample.tracer {
+                tracer.stall = Some(StallSample { task_ns: task_ns * second, wall_ns: 1_000_000_000 * second });
+            }
+            sample
+        }))
+        .1;
+        observations.last().and_then(|last| last.signals.clone()).and_then(|signals| signals.waiting).unwrap()
+    };
+    assert!((stuck(10_000_000) - 0.01).abs() < 1e-9);
+    assert!((stuck(3_000_000_000) - 1.0).abs() < 1e-9, "three tasks that wait all the time");
+}
+
 /// Each term on its own keeps a hang from being one.
 #[test]
 fn every_term_is_necessary() {

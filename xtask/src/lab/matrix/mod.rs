@@ -20,7 +20,7 @@ use self::{
     replay::DEFAULT,
 };
 use super::{
-    Options, accel, check_machine, judge, kernels,
+    Options, check_machine, judge, kernels,
     records::{self, Kept},
     run_all,
 };
@@ -55,17 +55,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", default_value = "docs/detection.md")]
     out: PathBuf,
 
-    /// Processors that VMs may use together; as many as there are by default.
-    #[arg(long, value_name = "COUNT")]
-    cores: Option<u32>,
-
-    /// How guests are run.
-    #[arg(long, value_enum, default_value_t)]
-    accel: accel::Choice,
-
-    /// Further arguments for `memguard run`.
-    #[arg(last = true)]
-    arguments: Vec<String>,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// Everything that the records in some folders tell.
@@ -114,9 +105,7 @@ fn run_set(args: &Args) -> anyhow::Result<()> {
     // Observing, so that every rule sees the whole hang.
     let planned = super::planned(names, &args.kernel, args.repeat, MemguardMode::Observe)?;
     check_machine()?;
-    let options =
-        Options { cores: args.cores, accel: args.accel, arguments: args.arguments.clone(), ..Options::default() };
-    if let Err(error) = super::report(&run_all(planned, &options)?) {
+    if let Err(error) = super::report(&run_all(planned, &args.options)?) {
         ui::say(format!("{error:#}; the tables tell what they did"));
     }
     Ok(())
