@@ -46,6 +46,22 @@ pub enum Killed {
     Gone,
 }
 
+/// memory.max of a cgroup, open for writing.
+#[derive(Debug)]
+pub struct LimitFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LimitFile {
+    /// Sets the limit in bytes; `None` is `max`. Lowering it below what is used takes as long as the kernel needs to get
+    /// there, by reclaim and by its OOM killer, or until a signal comes.
+    pub fn write(&self, limit: Option<u64>) -> Result<(), CgroupError> {
+        let text = limit.map_or_else(|| "max\n".to_owned(), |bytes| format!("{bytes}\n"));
+        self.file.write_all_at(text.as_bytes(), 0).map_err(|error| CgroupError::io("write to", &self.path, error))
+    }
+}
+
 /// memory.stat is the longest file that is read: about 2.5 KiB on 6.18.
 const LONGEST_FILE: usize = 16 * 1024;
 
@@ -122,7 +138,7 @@ impl CgroupHandle {
     pub fn memory(&self) -> Result<Memory, CgroupError> {
         let mut memory = Memory {
             current: self.parsed(&self.current, "memory.current", parse::number)?,
-            max: self.parsed(&self.max, "memory.max", parse::limit)?,
+            max: self.max()?,
             ..Memory::default()
         };
         if let Some(high) = &self.high {
@@ -134,6 +150,21 @@ impl CgroupHandle {
         })?;
         self.parsed(&self.stat, "memory.stat", |text| parse::memory_stat(text, &mut memory))?;
         Ok(memory)
+    }
+
+    /// Reads memory.max: bytes, `None` for `max`.
+    pub fn max(&self) -> Result<Option<u64>, CgroupError> {
+        self.parsed(&self.max, "memory.max", parse::limit)
+    }
+
+    /// Opens memory.max for writing.
+    pub fn limit(&self) -> Result<LimitFile, CgroupError> {
+        let path = self.path.join("memory.max");
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(&self.folder, "memory.max", flags, Mode::empty()) {
+            Ok(file) => Ok(LimitFile { file: File::from(file), path }),
+            Err(error) => Err(CgroupError::io("open", path, error)),
+        }
     }
 
     /// Reads the PSI files, as far as there are any.
@@ -155,13 +186,16 @@ impl CgroupHandle {
         self.parsed(&self.state, "cgroup.events", parse::populated)
     }
 
+    fn open_kill(&self) -> Result<File, CgroupError> {
+        openat(&self.folder, "cgroup.kill", OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .map(File::from)
+            .map_err(|error| CgroupError::io("open", self.path.join("cgroup.kill"), error))
+    }
+
     /// Opens cgroup.kill, so that the kill itself needs nothing but a write. Kernel 5.14 and newer.
     pub fn arm(&mut self) -> Result<(), CgroupError> {
         if self.kill.is_none() {
-            let file =
-                openat(&self.folder, "cgroup.kill", OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(|error| CgroupError::io("open", self.path.join("cgroup.kill"), error))?;
-            self.kill = Some(File::from(file));
+            self.kill = Some(self.open_kill()?);
         }
         Ok(())
     }
@@ -182,10 +216,15 @@ impl CgroupHandle {
     }
 
     /// Kills every process in the cgroup and below it: `1` to cgroup.kill.
-    pub fn kill(&mut self) -> Result<(), CgroupError> {
-        self.arm()?;
-        let Some(kill) = &self.kill else { return Ok(()) };
-        kill.write_all_at(b"1", 0).map_err(|error| CgroupError::io("write 1 to", self.path.join("cgroup.kill"), error))
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        let opened;
+        let file = if let Some(armed) = &self.kill {
+            armed
+        } else {
+            opened = self.open_kill()?;
+            &opened
+        };
+        file.write_all_at(b"1", 0).map_err(|error| CgroupError::io("write 1 to", self.path.join("cgroup.kill"), error))
     }
 
     /// Waits until no process is left. A task in an uninterruptible wait dies late, so this can take its time; `None`

@@ -12,7 +12,7 @@ use std::{io, path::PathBuf};
 
 #[cfg(test)]
 pub(crate) use handle::tests::fake as fake_cgroup;
-pub use handle::{CgroupHandle, Killed};
+pub use handle::{CgroupHandle, Killed, LimitFile};
 pub use own::{lineage, own_cgroup};
 pub use root::{CgroupRoot, RootFacts};
 pub(crate) use tree::limit_hits;

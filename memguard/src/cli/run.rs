@@ -18,8 +18,8 @@ use crate::{
     engine::Settings,
     kernel::{Facts, Level, Plan},
     protect,
-    respond::{Actions, DryRun, KernelActions, Mode},
-    telemetry::{Event, LogFormat, Started, emit, init, shown},
+    respond::{Actions, DryRun, KernelActions, Method, Mode, Notes, Restored},
+    telemetry::{Event, LogFormat, Started, emit, escaped, init, shown},
     trace::{Recorder, Start, Writer},
     tracer::{self, Limits, Ring, Tracer, embedded_object},
 };
@@ -40,6 +40,15 @@ pub(super) struct Args {
 
     #[command(flatten)]
     engine: EngineArgs,
+
+    /// How a livelock is ended: `kill` by cgroup.kill, `oom` by the kernel's own OOM killer, asked by a limit that is
+    /// lowered for a moment [default: as the configuration says, or `kill`].
+    #[arg(long, value_enum)]
+    action: Option<Method>,
+
+    /// Where it is noted which limits are lowered, so that the next start can put them back. Must outlive memguard.
+    #[arg(long, value_name = "FOLDER", default_value = "/run/memguard")]
+    run_dir: PathBuf,
 
     /// Kill only cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Added to
     /// the configuration's.
@@ -144,6 +153,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Configuration { engine, policy: PolicySettings { mode, mut policy } } = args.engine.configuration()?;
     let settings = Settings { page_size: rustix::param::page_size() as u64, ..engine };
     let mode = args.mode.unwrap_or(mode);
+    policy.method = args.action.unwrap_or(policy.method);
     policy.only.extend(args.only.iter().cloned());
     policy.protect.extend(args.protect.iter().cloned());
     let root = CgroupRoot::new(&args.cgroup_root);
@@ -196,13 +206,27 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         duration: args.duration,
         ..Config::default()
     };
+    let notes = Notes::new(args.run_dir.clone());
+    for restored in notes.restore(root.path()) {
+        match restored {
+            Restored::PutBack(path) => {
+                tracing::warn!("put back the limit of {}, which was lowered when memguard ended", shown(&path));
+            }
+            Restored::Failed(error) => {
+                tracing::error!("can't put back a limit that was lowered when memguard ended: {error}");
+            }
+            Restored::Unusable(why) => tracing::warn!("deleted a note that says nothing: {}", escaped(&why)),
+        }
+    }
     let recorder = match &args.record {
         Some(path) => Some(recorder(path, &facts.kernel.release, &plan, &config.engine)?),
         None => None,
     };
     let own = own.as_deref();
     let summary = match mode {
-        Mode::Enforce => runtime.block_on(watch(config, KernelActions, &root, own, &plan, tracer, recorder)),
+        Mode::Enforce => {
+            runtime.block_on(watch(config, KernelActions::new(notes), &root, own, &plan, tracer, recorder))
+        }
         Mode::Observe => runtime.block_on(watch(config, DryRun, &root, own, &plan, tracer, recorder)),
     };
     summary.context("can't listen for signals")?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum as _;
 use glob::Pattern;
 use toml::{Table, Value};
 
@@ -17,6 +18,12 @@ pub struct PolicySettings {
 
 /// Names of the settings, their ranges where they are numbers, and what they are for.
 const MODE: (&str, &str) = ("mode", "\"observe\" writes verdicts and does nothing, \"enforce\" kills.");
+const ACTION: (&str, &str) = (
+    "action",
+    "\"kill\" ends the container by cgroup.kill; \"oom\" lowers its memory.max for a moment, so that the kernel's own OOM \
+     killer acts, which with memory.oom.group 0 ends the hungry process alone; \"oom-then-kill\" kills if nobody died of \
+     that.",
+);
 const ONLY: (&str, &str) = (
     "only",
     "Kill only cgroups whose path below the root matches one of these patterns (*, **, ?); with none, any that hangs.",
@@ -51,6 +58,10 @@ pub(super) fn read(table: &Table, problems: &mut Problems) -> PolicySettings {
                 Some(Ok(mode)) => settings.mode = mode,
                 _ => problems.add(&name, value, r#"write "observe" or "enforce""#),
             },
+            "action" => match value.as_str().map(|action| clap::ValueEnum::from_str(action, false)) {
+                Some(Ok(method)) => policy.method = method,
+                _ => problems.add(&name, value, r#"write "kill", "oom" or "oom-then-kill""#),
+            },
             "only" => policy.only = patterns(&name, value, problems),
             "protect" => policy.protect.extend(patterns(&name, value, problems)),
             "kills" => whole(&name, value, KILLS, problems, &mut policy.budget.kills),
@@ -64,8 +75,10 @@ pub(super) fn read(table: &Table, problems: &mut Problems) -> PolicySettings {
                 Some(share) => policy.sick.share = share,
                 None => problems.add(&name, value, "write a number from 0.1 to 1"),
             },
-            _ => problems
-                .unknown(&name, &[MODE.0, ONLY.0, PROTECT.0, KILLS.0, KILLS_PER_S.0, SICK_LEAST.0, SICK_SHARE.0]),
+            _ => problems.unknown(
+                &name,
+                &[MODE.0, ACTION.0, ONLY.0, PROTECT.0, KILLS.0, KILLS_PER_S.0, SICK_LEAST.0, SICK_SHARE.0],
+            ),
         }
     }
     settings
@@ -113,6 +126,8 @@ pub(super) fn written(settings: &PolicySettings) -> String {
         lines.push(format!("{name} = {value}"));
     };
     say(MODE.0, format!("\"{mode}\""), MODE.1);
+    let action = policy.method.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    say(ACTION.0, format!("\"{action}\""), ACTION.1);
     say(ONLY.0, list(&policy.only).to_string(), ONLY.1);
     say(PROTECT.0, list(added).to_string(), PROTECT.1);
     say(KILLS.0, policy.budget.kills.to_string(), KILLS.3);
@@ -125,6 +140,7 @@ pub(super) fn written(settings: &PolicySettings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::respond::Method;
 
     fn parse(text: &str) -> Result<PolicySettings, Vec<String>> {
         crate::config::configuration(&text.parse().unwrap()).map(|configuration| configuration.policy)
@@ -132,11 +148,11 @@ mod tests {
 
     #[test]
     fn what_is_said_is_read_and_what_is_written_is_read_back() {
-        let text = "[policy]\nmode = \"enforce\"\nonly = [\"kubepods.slice/**\", 'a\"b']\nprotect = [\"**/db.service\"]\n\
+        let text = "[policy]\nmode = \"enforce\"\naction = \"oom-then-kill\"\nonly = [\"kubepods.slice/**\", 'a\"b']\nprotect = [\"**/db.service\"]\n\
                     kills = 3\nkills_per_s = 60\nsick_least = 9\nsick_share = 0.75";
         let settings = parse(text).unwrap();
         let policy = &settings.policy;
-        assert_eq!(settings.mode, Mode::Enforce);
+        assert_eq!((settings.mode, policy.method), (Mode::Enforce, Method::OomThenKill));
         assert_eq!((policy.only.len(), policy.protect.len()), (2, Policy::PROTECTED.len() + 1));
         assert_eq!((policy.budget.kills, policy.budget.per), (3, Duration::from_mins(1)));
         assert_eq!((policy.sick.least, policy.sick.share), (9, 0.75));
@@ -148,7 +164,7 @@ mod tests {
     fn mistakes_are_told_with_value_and_remedy() {
         let problems = parse(
             "policy = { mode = \"kill\", only = \"x\", protect = [\"a[b\", 3, \"/sys/x\"], kills = -1, kills_per_s = 0, \
-             sick_least = 1, sick_share = 0, budget = 1 }",
+             sick_least = 1, sick_share = 0, budget = 1, action = \"term\" }",
         )
         .unwrap_err();
         for (name, remedy) in [
@@ -162,10 +178,11 @@ mod tests {
             ("policy.sick_least = 1", "from 2 to"),
             ("policy.sick_share = 0", "from 0.1 to 1"),
             ("policy.budget", "kills_per_s"),
+            ("policy.action = \"term\"", "oom-then-kill"),
         ] {
             assert!(problems.iter().any(|p| p.starts_with(name) && p.contains(remedy)), "{name}: {problems:#?}");
         }
-        assert_eq!(problems.len(), 10, "{problems:#?}");
+        assert_eq!(problems.len(), 11, "{problems:#?}");
         assert!(parse("policy = 1").unwrap_err()[0].contains("[policy]"));
     }
 }

@@ -162,7 +162,7 @@ impl fmt::Display for Event {
                 } else {
                     format!(", for the limit of {}", e.on_behalf_of)
                 };
-                match (&e.error, e.ended) {
+                match (&e.error, &e.ended) {
                     (Some(error), _) => write!(f, "can't end {} ({}): {error}", e.victim, e.incident),
                     (None, Some(Ended::Dead { empty_after_ms, .. })) => write!(
                         f,
@@ -175,9 +175,23 @@ impl fmt::Display for Event {
                          uninterruptibly, and dies when that ends",
                         e.victim, e.method, e.incident
                     ),
+                    (None, Some(Ended::OomKilled { processes, after_ms, alive })) => write!(
+                        f,
+                        "RELIEVED {} ({}){on_behalf}: the kernel's OOM killer ended {processes} of its processes {after_ms} ms \
+                         after its limit was lowered, {}; the limit is what it was",
+                        e.victim,
+                        e.incident,
+                        if *alive { "the others live" } else { "and none is left" }
+                    ),
+                    (None, Some(Ended::NobodyDied { waited_ms })) => write!(
+                        f,
+                        "lowered the limit of {} ({}){on_behalf} for {waited_ms} ms, and nobody died of it: it still hangs \
+                         (action oom-then-kill would have killed it now)",
+                        e.victim, e.incident
+                    ),
                     (None, Some(Ended::DryRun)) => write!(
                         f,
-                        "would kill {} by {} now ({}){on_behalf}: observe mode, nothing is done (--mode enforce acts)",
+                        "would end {} by {} now ({}){on_behalf}: observe mode, nothing is done (--mode enforce acts)",
                         e.victim, e.method, e.incident
                     ),
                     (None, None) => write!(f, "nothing came of ending {} ({})", e.victim, e.incident),

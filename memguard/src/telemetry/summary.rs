@@ -22,6 +22,8 @@ pub struct Summary {
     pub suspected: u64,
     pub verdicts: u64,
     pub killed: u64,
+    /// Hangs that the kernel's OOM killer ended, asked by a lowered limit.
+    pub relieved: u64,
     pub suppressed: u64,
     pub failed: u64,
     pub incidents: Vec<Incident>,
@@ -76,6 +78,17 @@ impl Summary {
                 self.killed += 1;
                 format!("killed, a process was still there after {waited_ms} ms")
             }
+            (None, Some(Ended::OomKilled { processes, after_ms, alive })) => {
+                self.relieved += 1;
+                let rest = if alive { "the others live" } else { "none is left" };
+                format!(
+                    "the kernel's OOM killer ended {processes} processes {after_ms} ms after its limit was lowered, {rest}"
+                )
+            }
+            (None, Some(Ended::NobodyDied { waited_ms })) => {
+                self.failed += 1;
+                format!("its limit was lowered for {waited_ms} ms, and nobody died of it")
+            }
             (None, Some(Ended::DryRun) | None) => "nothing: observe mode".to_owned(),
         };
         self.done(&action.incident, done);
@@ -91,13 +104,14 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "summary: {:.0} s in {} mode, {} under reclaim, {} suspect, {}, {} killed",
+            "summary: {:.0} s in {} mode, {} under reclaim, {} suspect, {}, {} killed, {} relieved",
             self.watched_for_s,
             self.mode,
             counted(self.under_reclaim, "cgroup"),
             self.suspected,
             counted(self.verdicts, "livelock"),
-            self.killed
+            self.killed,
+            self.relieved
         )?;
         for incident in &self.incidents {
             write!(
