@@ -76,7 +76,8 @@ fn unit_tests() -> anyhow::Result<()> {
     process::run(process::cargo().args(["test", "--quiet", "--workspace"]).env_remove("MEMGUARD_EBPF_OBJECT"))
 }
 
-/// Two livelocks and three healthy workloads, one of which finds its text gone whenever it wakes up, on the usual kernel, and whether the tracer loads and counts on the others.
+/// Two livelocks that are killed, one that the kernel's OOM killer ends, and three healthy workloads, one of which finds its
+/// text gone whenever it wakes up, on the usual kernel; and whether the tracer loads and counts on the others.
 fn lab_subset(choice: accel::Choice) -> anyhow::Result<()> {
     const SUBSET: [&str; 5] = ["livelock", "livelock-io", "stream", "mmap-scan", "idle-listener"];
     let names = SUBSET.map(str::to_owned);
@@ -85,6 +86,11 @@ fn lab_subset(choice: accel::Choice) -> anyhow::Result<()> {
         .into_iter()
         .map(|scenario| Planned { scenario, line: usual, mode: MemguardMode::Enforce })
         .collect();
+    planned.extend(lab::scenarios(&["livelock-440".to_owned()])?.into_iter().map(|scenario| Planned {
+        scenario,
+        line: usual,
+        mode: MemguardMode::Relieve,
+    }));
     let smoke = lab::scenarios(&["smoke".to_owned()])?;
     for line in kernels::DEFAULT.iter().filter(|line| line.name != kernels::USUAL) {
         planned.extend(smoke.iter().map(|scenario| Planned {

@@ -14,6 +14,21 @@ pub enum MemguardMode {
     Observe,
     #[default]
     Enforce,
+    /// Enforce, by the kernel's OOM killer.
+    Relieve,
+}
+
+impl MemguardMode {
+    /// What `memguard run` is told.
+    #[must_use]
+    pub const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Off => &[],
+            Self::Observe => &["--mode", "observe"],
+            Self::Enforce => &["--mode", "enforce"],
+            Self::Relieve => &["--mode", "enforce", "--action", "oom-then-kill"],
+        }
+    }
 }
 
 impl std::fmt::Display for MemguardMode {
@@ -22,6 +37,7 @@ impl std::fmt::Display for MemguardMode {
             Self::Off => "off",
             Self::Observe => "observe",
             Self::Enforce => "enforce",
+            Self::Relieve => "relieve",
         })
     }
 }
@@ -100,6 +116,9 @@ pub struct Sample {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
     pub current: u64,
+    /// memory.max of the container itself in bytes; `None` is `max`.
+    #[serde(default)]
+    pub limit: Option<u64>,
     pub max_events: u64,
     #[serde(default)]
     pub high_events: u64,

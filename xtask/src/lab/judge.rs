@@ -5,6 +5,7 @@ pub(super) mod course;
 mod healthy;
 mod livelock;
 mod memguard;
+mod relief;
 
 use std::collections::BTreeMap;
 
@@ -66,6 +67,7 @@ pub(crate) fn judge(scenario: &Scenario, mode: MemguardMode, arguments: &[String
         (Kind::Livelock, MemguardMode::Off) => run.hangs(&mut judgement),
         (Kind::Livelock, MemguardMode::Observe) => run.is_seen(&mut judgement),
         (Kind::Livelock, MemguardMode::Enforce) => run.is_ended(&mut judgement),
+        (Kind::Livelock, MemguardMode::Relieve) => run.is_relieved(&mut judgement),
         (Kind::Healthy, _) => run.lives(&mut judgement),
         (Kind::Oom, _) => run.is_killed_by_the_kernel(&mut judgement),
     }

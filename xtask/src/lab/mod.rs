@@ -72,6 +72,8 @@ enum ModeArg {
     Observe,
     #[default]
     On,
+    /// Like `on`, with `--action oom-then-kill`.
+    Relieve,
 }
 
 impl From<ModeArg> for MemguardMode {
@@ -80,6 +82,7 @@ impl From<ModeArg> for MemguardMode {
             ModeArg::Off => Self::Off,
             ModeArg::Observe => Self::Observe,
             ModeArg::On => Self::Enforce,
+            ModeArg::Relieve => Self::Relieve,
         }
     }
 }

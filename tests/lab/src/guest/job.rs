@@ -78,7 +78,9 @@ pub(super) fn scenario(
     let tree = cgroups::make(scenario)?;
     let memguard = match mode {
         MemguardMode::Off => None,
-        MemguardMode::Observe | MemguardMode::Enforce => Some(start_memguard(port, mode, arguments)?),
+        MemguardMode::Observe | MemguardMode::Enforce | MemguardMode::Relieve => {
+            Some(start_memguard(port, mode, arguments)?)
+        }
     };
     let mut run = Run {
         port,
@@ -99,11 +101,11 @@ pub(super) fn scenario(
 }
 
 fn start_memguard(port: &Port, mode: MemguardMode, arguments: &[String]) -> anyhow::Result<Memguard> {
-    port.send(Record::Step { what: format!("starting memguard from the root disk, --mode {mode}") });
+    port.send(Record::Step { what: format!("starting memguard from the root disk, {}", mode.arguments().join(" ")) });
     let mut command = Command::new(machine::install("/memguard", "usr/bin/memguard")?);
     command
         .args(["run", "--log-format", "json", "--report-interval", "10", "--record", RECORDING])
-        .args(["--mode", &mode.to_string()])
+        .args(mode.arguments())
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

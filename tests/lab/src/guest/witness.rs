@@ -38,6 +38,7 @@ pub(super) fn figures(place: &Place) -> Figures {
     let (events, stat) = (text(&place.limited_at, "memory.events"), text(&place.limited_at, "memory.stat"));
     let (memory, io) = (text(&place.path, "memory.pressure"), text(&place.path, "io.pressure"));
     Figures {
+        limit: text(&place.path, "memory.max").trim().parse().ok(),
         current: current(place),
         max_events: keyed(&events, "max"),
         high_events: keyed(&events, "high"),

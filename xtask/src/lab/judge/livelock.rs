@@ -139,7 +139,7 @@ impl Run<'_> {
     }
 
     /// When the first verdict on a container came. None at all is a failure, and so is one on work that goes on.
-    fn verdict_on(&self, said: &Said, container: &str, judgement: &mut Judgement) -> Option<f64> {
+    pub(super) fn verdict_on(&self, said: &Said, container: &str, judgement: &mut Judgement) -> Option<f64> {
         let verdict = said.verdicts.iter().find(|verdict| self.is_about(&verdict.cgroup, container));
         let Some(verdict) = verdict else {
             judgement.fail(format!("memguard gave no verdict on {container}"));
@@ -158,7 +158,7 @@ impl Run<'_> {
     }
 
     /// From the onset of the hang to suspicion and verdict. Negative: they came first.
-    fn tell_times(&self, said: &Said, course: &Course, judgement: &mut Judgement) {
+    pub(super) fn tell_times(&self, said: &Said, course: &Course, judgement: &mut Judgement) {
         let container = &course.container;
         let Some(verdict) = said.verdicts.iter().find(|verdict| self.is_about(&verdict.cgroup, container)) else {
             return;

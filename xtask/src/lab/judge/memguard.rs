@@ -32,6 +32,8 @@ pub(super) struct Said {
     pub(super) level: Option<String>,
     pub(super) verdicts: Vec<Event>,
     pub(super) kills: u32,
+    /// Hangs that the kernel's OOM killer ended, asked by a lowered limit.
+    pub(super) reliefs: u32,
     pub(super) dry_runs: u32,
     pub(super) suspicions: Vec<Event>,
     /// Records and events that the tracer lost.
@@ -67,6 +69,7 @@ impl Said {
                 Some("verdict") => said.verdicts.push(event()),
                 Some("action") => match entry["outcome"].as_str() {
                     Some("dead" | "lingering") => said.kills += 1,
+                    Some("oom_killed") => said.reliefs += 1,
                     Some("dry_run") => said.dry_runs += 1,
                     _ => {}
                 },

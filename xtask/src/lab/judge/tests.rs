@@ -24,6 +24,8 @@ struct Made {
     verdict_at: Option<u64>,
     dead_at: Option<u64>,
     neighbour_dies: bool,
+    /// memory.max stays lowered from the verdict on.
+    stays_lowered: bool,
     /// What the tracer counts of all that the kernel counts.
     tracer_percent: u64,
     lost: u64,
@@ -38,6 +40,7 @@ const HANG: Made = Made {
     verdict_at: None,
     dead_at: None,
     neighbour_dies: false,
+    stays_lowered: false,
     tracer_percent: 100,
     lost: 0,
 };
@@ -45,6 +48,15 @@ const HANG: Made = Made {
 const ENDED: Made = Made { mode: MemguardMode::Enforce, until: 80, verdict_at: Some(54), dead_at: Some(55), ..HANG };
 
 const SEEN: Made = Made { mode: MemguardMode::Observe, verdict_at: Some(74), ..HANG };
+
+const RELIEVED: Made = Made {
+    mode: MemguardMode::Relieve,
+    until: 100,
+    verdict_at: Some(54),
+    oom_kill_at: Some(55),
+    recovers_at: Some(58),
+    ..HANG
+};
 
 fn log(entry: &serde_json::Value) -> Record {
     Record::Log { line: entry.to_string() }
@@ -82,12 +94,18 @@ impl Made {
                 }
             }
             neighbour += if self.neighbour_dies && second > 80 { 0 } else { 90 };
+            let lowered = self.stays_lowered && self.verdict_at.is_some_and(|at| second >= at);
+            figures.limit = Some(if lowered { 256 << 20 } else { 512 << 20 });
             if self.oom_kill_at == Some(second) {
                 (figures.oom, figures.oom_kill) = (1, 1);
             }
             if self.verdict_at == Some(second) {
                 say(second, log(&json!({"kind": "verdict", "message": "LIVELOCK", "cgroup": CGROUP})));
-                let outcome = if self.mode == MemguardMode::Enforce { "dead" } else { "dry_run" };
+                let outcome = match self.mode {
+                    MemguardMode::Enforce => "dead",
+                    MemguardMode::Relieve => "oom_killed",
+                    MemguardMode::Off | MemguardMode::Observe => "dry_run",
+                };
                 say(second, log(&json!({"kind": "action", "outcome": outcome})));
             }
             if self.dead_at == Some(second) {
@@ -180,6 +198,17 @@ fn a_livelock_that_is_ended_in_time_passes() {
     Made { verdict_at: Some(100), dead_at: Some(100), until: 120, ..ENDED }.fails("not within 45 s");
     Made { verdict_at: None, dead_at: None, ..ENDED }.fails("gave no verdict");
     Made { dead_at: None, ..ENDED }.fails("was not ended");
+}
+
+#[test]
+fn a_hang_that_the_kernel_was_asked_to_end_passes_if_the_rest_goes_on() {
+    RELIEVED.passes();
+    Made { oom_kill_at: None, recovers_at: None, ..RELIEVED }.fails("did not act");
+    Made { oom_kill_at: Some(70), ..RELIEVED }.fails("after the verdict");
+    Made { recovers_at: None, ..RELIEVED }.fails("of its work");
+    Made { stays_lowered: true, ..RELIEVED }.fails("memory.max was");
+    Made { dead_at: Some(56), ..RELIEVED }.fails("died");
+    Made { verdict_at: None, ..RELIEVED }.fails("no verdict");
 }
 
 #[test]
