@@ -16,3 +16,4 @@ pub mod respond;
 pub mod telemetry;
 pub mod trace;
 pub mod tracer;
+pub mod workload;

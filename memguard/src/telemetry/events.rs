@@ -264,7 +264,7 @@ mod tests {
     const RESERVED: [&str; 3] = ["time", "level", "message"];
 
     fn unit() -> CgroupName {
-        CgroupName { id: 7, cgroup: "a.scope".to_owned() }
+        CgroupName { id: 7, cgroup: "a.scope".to_owned(), place: None }
     }
 
     fn each() -> Vec<Event> {

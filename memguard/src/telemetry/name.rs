@@ -4,32 +4,40 @@ use std::{fmt, path::Path};
 
 use serde::Serialize;
 
+use crate::workload::Place;
+
 /// A cgroup as it is shown: its id, and its path below the root, escaped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CgroupName {
     /// Inode of its folder.
     pub id: u64,
     pub cgroup: String,
+    /// Whose it is, where it is a pod's: with these `kubectl` finds it.
+    #[serde(flatten)]
+    pub place: Option<Place>,
 }
 
 impl CgroupName {
     #[must_use]
     pub fn new(root: &Path, id: u64, path: &Path) -> Self {
-        Self { id, cgroup: shown(path.strip_prefix(root).unwrap_or(path)) }
+        // The whole path, because the root may be a part of the kubelet's tree.
+        Self { id, cgroup: shown(path.strip_prefix(root).unwrap_or(path)), place: Place::of(path) }
     }
 
-    /// For lines that come often: `pod7fb47c9c/402911dd690d` for a container's scope below a pod's slice, 150
-    /// characters shorter. Long enough to find the full path, which verdicts, actions and all records bear.
+    /// For lines that come often: `pod7fb47c9c/402911dd690d` for a container's scope below a pod's slice. Verdicts, actions
+    /// and all records bear the full path.
     #[must_use]
     pub fn short(&self) -> String {
-        let mut parts = self.cgroup.split('/').skip_while(|part| pod_uid(part).is_none());
-        let Some(uid) = parts.next().and_then(pod_uid) else { return self.cgroup.clone() };
-        let mut short = format!("pod{}", uid.get(..8).unwrap_or(uid));
-        for part in parts {
-            short.push('/');
-            short.push_str(container_id(part).and_then(|id| id.get(..12)).unwrap_or(part));
+        let Some(place) = &self.place else { return self.cgroup.clone() };
+        // What is below the container is what the job called it.
+        let nested = || {
+            let id = place.container_id.as_deref()?;
+            self.cgroup.split_once(id)?.1.split_once('/').map(|(_, rest)| rest)
+        };
+        match nested().filter(|_| place.nested) {
+            Some(rest) => format!("{}/{rest}", place.short()),
+            None => place.short(),
         }
-        short
     }
 }
 
@@ -37,25 +45,6 @@ impl fmt::Display for CgroupName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.cgroup)
     }
-}
-
-/// The uid in the name of a pod's cgroup: `kubepods-burstable-pod<UID>.slice` (systemd driver) or `pod<UID>`.
-fn pod_uid(part: &str) -> Option<&str> {
-    let uid = match part.strip_suffix(".slice") {
-        Some(slice) => slice.rsplit_once("-pod")?.1,
-        None => part.strip_prefix("pod")?,
-    };
-    let hex = uid.bytes().filter(u8::is_ascii_hexdigit).count();
-    let dashes = uid.bytes().filter(|byte| matches!(byte, b'-' | b'_')).count();
-    // A static pod's uid is a hash without dashes.
-    (hex == 32 && matches!(dashes, 0 | 4) && hex + dashes == uid.len()).then_some(uid)
-}
-
-/// The id in the name of a container's cgroup: `cri-containerd-<ID>.scope`, `crio-<ID>.scope`, or `<ID>`.
-fn container_id(part: &str) -> Option<&str> {
-    let name = part.strip_suffix(".scope").unwrap_or(part);
-    let id = name.rsplit_once('-').map_or(name, |(_, id)| id);
-    (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
 /// A path for people's eyes.
@@ -103,9 +92,6 @@ mod tests {
         assert_eq!(short(&format!("{slice}/cri-containerd-{id}.scope")), "pod7fb47c9c/402911dd690d");
         assert_eq!(short(&format!("{slice}/crio-{id}.scope/init")), "pod7fb47c9c/402911dd690d/init");
         assert_eq!(short(slice), "pod7fb47c9c");
-        let uid = "7fb47c9c-45d8-4a2c-8f1e-0123456789ab";
-        assert_eq!(short(&format!("kubepods/besteffort/pod{uid}/{id}")), "pod7fb47c9c/402911dd690d");
-        assert_eq!(short(&format!("kubepods/pod{}", uid.replace('-', ""))), "pod7fb47c9c");
     }
 
     #[test]
@@ -113,9 +99,9 @@ mod tests {
         for name in ["user.slice/user-1000.slice", "system.slice/podman.service", "podium/x", "", "kubepods/pod-é"] {
             assert_eq!(short(name), name);
         }
-        // What is below a container is the job's to name: an odd one is neither cut in a character nor taken for an id.
-        let uid = "7fb47c9c-45d8-4a2c-8f1e-0123456789ab";
-        let odd = "é".repeat(32);
-        assert_eq!(short(&format!("pod{uid}/{odd}")), format!("pod7fb47c9c/{odd}"));
+        // What is below a container is the job's to name: an odd one is not cut in a character.
+        let (id, odd) = ("0".repeat(64), "é".repeat(32));
+        let pod = "kubepods/pod7fb47c9c-45d8-4a2c-8f1e-0123456789ab";
+        assert_eq!(short(&format!("{pod}/{id}/{odd}")), format!("pod7fb47c9c/000000000000/{odd}"));
     }
 }
