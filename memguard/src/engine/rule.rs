@@ -170,6 +170,14 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
     ]
 }
 
+/// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for long: then little of the
+/// time in user mode is work, most of it is spent on filling caches again and on instructions that are tried again.
+fn frantic(signals: &Signals, t: &Thresholds) -> bool {
+    signals.turnover_per_s >= t.frantic_turnover_per_s.from
+        && signals.unreclaimable >= t.crowded.from
+        && signals.text_return_share.is_some_and(|share| share >= t.text_return_share.sure)
+}
+
 /// How little of its time the cgroup gets to compute.
 fn lost(signals: &Signals, t: &Thresholds) -> Term {
     let waiting = signals.waiting.map_or_else(
@@ -180,7 +188,7 @@ fn lost(signals: &Signals, t: &Thresholds) -> Term {
         (Some(lost), Some(user), Some(system)) => {
             let cpus = format!("{user:.2} CPUs compute, {system:.2} are in the kernel");
             let why = format!("{} of its time is lost: {cpus}, {waiting}", percent(lost));
-            graded("lost", Some(lost), t.lost, why)
+            graded("lost", Some(lost), if frantic(signals, t) { t.lost_frantic } else { t.lost }, why)
         }
         _ => graded("lost", signals.waiting, t.waiting, waiting),
     }

@@ -162,6 +162,8 @@ pub struct Thresholds {
     pub text_turnover_per_s: Ramp,
     pub lost: Ramp,
     pub lost_utterly: Ramp,
+    pub frantic_turnover_per_s: Ramp,
+    pub lost_frantic: Ramp,
     pub least_busy: Ramp,
     pub least_busy_without_io: Ramp,
     pub waiting: Ramp,
@@ -181,6 +183,8 @@ impl Default for Thresholds {
             text_turnover_per_s: Ramp::new(0.15, 0.5),
             lost: Ramp::new(0.85, 0.95),
             lost_utterly: Ramp::plain(0.98),
+            frantic_turnover_per_s: Ramp::plain(10.0),
+            lost_frantic: Ramp::new(0.65, 0.80),
             least_busy: Ramp::plain(0.5),
             least_busy_without_io: Ramp::plain(0.25),
             waiting: Ramp::new(0.50, 0.80),
@@ -263,6 +267,12 @@ knobs! {
     plain lost_utterly, "share of its time", 0.0..=1.0,
         "With so much lost, pages may live long and it is a hang all the same: on a disk that gives 30 reads a second a \
          hung container replaced its page cache once in 30 s only, and lost 0.99.";
+    plain frantic_turnover_per_s, "1/s", 0.0..=1000.0,
+        "With the page cache replaced so often, next to nothing but text left in it and nearly all of that coming back, time \
+         in user mode is not work either: three python processes at 6.6 % of theirs still spent 0.36 CPUs there, with pages \
+         that lived 0.05 s. Programs that went on at a third of their speed or more had 0.4/s at most.";
+    graded lost_frantic, "share of its time", 0.0..=1.0,
+        "What takes the place of lost then. That hang had lost 0.69 to 0.75.";
     plain least_busy, "CPUs and waiting", 0.0..=4.0,
         "Less than this is no work that could be lost: a service that sleeps most of the time, and reads its text in \
          whenever it wakes up, went on at 98 % of its work, and without this had lost 0.92 to 0.95 of it.";

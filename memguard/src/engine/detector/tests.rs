@@ -63,6 +63,32 @@ fn a_stall_that_never_ended_is_no_waiting() {
     assert!((stuck(3_000_000_000) - 1.0).abs() < 1e-9, "three tasks that wait all the time");
 }
 
+/// Time in user mode counts as work, but not where text comes and goes within a tenth of a second.
+#[test]
+fn in_frantic_thrashing_less_has_to_be_lost() {
+    let busy = |turnovers: u64, anon_mib: u64| {
+        let (_, observations) = run((0..60).map(|second| {
+            let mut sample = hang(second);
+            sample.memory.anon = anon_mib * MIB;
+            // 24 MiB of page cache, replaced so often.
+            (sample.memory.steals, sample.memory.refaults) = (turnovers * 6144 * second, turnovers * 6144 * second);
+            sample.cpu =
+                Some(Cpu { user: Duration::from_millis(360 * second), system: Duration::from_millis(300 * second) });
+            if let Some(tracer) = &mut sample.tracer {
+                tracer.text_faults = Some(600 * second);
+                tracer.text_returns = Some([590 * second, 0, 0, 0]);
+            }
+            sample
+        }));
+        let lost = observations.last().and_then(|last| last.signals.as_ref()?.lost).unwrap();
+        assert!((0.70..0.80).contains(&lost), "{lost}");
+        first(&observations, State::Livelock)
+    };
+    assert!(busy(20, 480).is_some_and(|second| second < 30));
+    assert_eq!(busy(2, 480), None, "pages live for half a second");
+    assert_eq!(busy(20, 300), None, "other files may be what comes back");
+}
+
 /// Each term on its own keeps a hang from being one.
 #[test]
 fn every_term_is_necessary() {
