@@ -162,6 +162,10 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
     }
     let (faults, what) = match signals.text_faults_per_s {
         Some(rate) => (rate, "faults/s on program text"),
+        // A database that is mapped has these too: it has to be text because hardly anything else is left to drop.
+        None if signals.unreclaimable < t.crowded.from => {
+            (0.0, "major faults/s that must be on text (no tracer tells, and other files are in memory too)")
+        }
         None => (signals.major_faults_per_s, "major faults/s of any kind (the tracer does not see which mapping)"),
     };
     vec![
