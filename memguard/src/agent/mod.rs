@@ -25,7 +25,7 @@ use crate::{
     engine::{Engine, Observation, Settings, State, UnitId},
     kernel::{Coverage, Level, Plan},
     protect,
-    respond::{Actions, Budget, Mode, Policy},
+    respond::{Actions, Budget, Mode, Policy, Suspects},
     telemetry::{Cost, Event, StateChange, Summary, emit},
     trace::Recorder,
     tracer::{Ring, Tracer},
@@ -90,6 +90,7 @@ pub struct Agent<A> {
     units: HashMap<UnitId, Unit>,
     actions_under_way: JoinSet<Outcome>,
     budget: Budget,
+    suspects: Suspects,
     began: Instant,
     last_walk: Option<Duration>,
     last_report: Duration,
@@ -134,6 +135,7 @@ impl<A: Actions> Agent<A> {
             units: HashMap::new(),
             actions_under_way: JoinSet::new(),
             budget: Budget::default(),
+            suspects: Suspects::default(),
             began: Instant::now(),
             last_walk: None,
             last_report: now(),
@@ -337,6 +339,7 @@ impl<A: Actions> Agent<A> {
             recorder.forget(id);
         }
         self.units.remove(&id);
+        self.suspects.forget(id);
         self.activity.forget_unit(id);
     }
 
@@ -362,6 +365,9 @@ impl<A: Actions> Agent<A> {
                 let unit = unit.name.clone();
                 emit(&Event::State(Box::new(StateChange { unit, from: before, to: state, why, signals })));
             }
+        }
+        if state >= State::Suspect {
+            self.suspects.seen(id, now);
         }
         if state >= State::Suspect && before < State::Suspect {
             self.prepare(id);

@@ -8,7 +8,7 @@ use std::{
 use super::Agent;
 use crate::{
     cgroup::CgroupHandle,
-    engine::{State, UnitId, Verdict},
+    engine::{UnitId, Verdict},
     respond::{ActionError, Actions, Decision, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
     telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit, escaped},
 };
@@ -41,7 +41,9 @@ impl<A: Actions> Agent<A> {
     pub(super) fn respond(&mut self, id: UnitId, verdict: Verdict) {
         let decided = Instant::now();
         let now = super::now();
-        let suspects = self.units.keys().filter(|id| self.engine.state(**id) >= State::Suspect).count();
+        // As long as the engine may be silent about one of them.
+        let lately = self.config.engine.post_action_delay + self.config.engine.window;
+        let suspects = self.suspects.count(now, lately);
         let under_reclaim = self.units.len();
         let Some(unit) = self.units.get_mut(&id) else { return };
         let Some(latest) = unit.latest.clone() else { return };
@@ -83,6 +85,9 @@ impl<A: Actions> Agent<A> {
                 let verdict_to_action = decided.elapsed();
                 unit.kill_under_way = true;
                 self.budget.spend(now);
+                if self.config.mode == Mode::Enforce {
+                    self.suspects.forget(id);
+                }
                 let (incident, on_behalf_of) = (incident.clone(), on_behalf_of.clone());
                 self.actions_under_way.spawn(async move {
                     let result = action.await;

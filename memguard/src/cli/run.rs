@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH", default_value = "/sys/fs/cgroup")]
     cgroup_root: PathBuf,
 
-    /// `observe` writes verdicts and does nothing; `enforce` kills [default: as the configuration says, or `observe`].
+    /// `observe` writes verdicts and does nothing; `enforce` ends livelocks [default: as the configuration says, or `observe`].
     #[arg(long, value_enum)]
     mode: Option<Mode>,
 

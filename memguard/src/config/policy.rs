@@ -17,7 +17,7 @@ pub struct PolicySettings {
 }
 
 /// Names of the settings, their ranges where they are numbers, and what they are for.
-const MODE: (&str, &str) = ("mode", "\"observe\" writes verdicts and does nothing, \"enforce\" kills.");
+const MODE: (&str, &str) = ("mode", "\"observe\" writes verdicts and does nothing, \"enforce\" ends livelocks.");
 const ACTION: (&str, &str) = (
     "action",
     "\"kill\" ends the container by cgroup.kill; \"oom\" lowers its memory.max for a moment, so that the kernel's own OOM \

@@ -8,4 +8,4 @@ mod policy;
 pub use actions::{ActionError, Actions, DryRun, Ended, KernelActions, Method};
 pub use oom::{Notes, Restored};
 pub use planner::{Decision, PlanFacts, Suppressed, fresh_check, plan};
-pub use policy::{Budget, Limit, Mode, Policy, Sick};
+pub use policy::{Budget, Limit, Mode, Policy, Sick, Suspects};

@@ -1,11 +1,15 @@
 //! What may be ended, how, and how much of it: set by the operator, read by the planner.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use glob::Pattern;
 use serde::Serialize;
 
 use super::actions::Method;
+use crate::engine::UnitId;
 
 /// Whether memguard acts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -14,7 +18,7 @@ pub enum Mode {
     /// Verdicts are written, nothing is done.
     #[default]
     Observe,
-    /// The cgroup is killed.
+    /// Livelocks are ended.
     Enforce,
 }
 
@@ -111,9 +115,55 @@ impl Budget {
     }
 }
 
+/// Cgroups that looked hung a short while ago. The engine is silent about a cgroup for a time once something was decided
+/// about it, also against it: counted by their states alone, those of a sick machine would become fewer with each kill that
+/// was held back, until one is let through.
+#[derive(Clone, Debug, Default)]
+pub struct Suspects {
+    seen: HashMap<UnitId, Duration>,
+}
+
+impl Suspects {
+    pub fn seen(&mut self, unit: UnitId, now: Duration) {
+        self.seen.insert(unit, now);
+    }
+
+    /// It is gone, or was ended.
+    pub fn forget(&mut self, unit: UnitId) {
+        self.seen.remove(&unit);
+    }
+
+    /// How many there were within this time.
+    #[must_use]
+    pub fn count(&self, now: Duration, within: Duration) -> usize {
+        self.seen.values().filter(|at| now.saturating_sub(**at) <= within).count()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kills_that_are_held_back_do_not_let_the_next_one_through() {
+        let (sick, silence) = (Policy::default().sick, Duration::from_secs(35));
+        let mut suspects = Suspects::default();
+        for unit in 0..6 {
+            suspects.seen(UnitId(unit), Duration::from_secs(100));
+        }
+        // One verdict a second, each cgroup silent after its own.
+        for second in 0..6 {
+            let now = Duration::from_secs(100 + second);
+            assert!(sick.stops(suspects.count(now, silence), 6), "let through after {second}");
+            for unit in second + 1..6 {
+                suspects.seen(UnitId(unit), now);
+            }
+        }
+        suspects.forget(UnitId(0));
+        suspects.forget(UnitId(1));
+        assert!(!sick.stops(suspects.count(Duration::from_secs(106), silence), 6), "two are gone");
+        assert_eq!(suspects.count(Duration::from_mins(10), silence), 0, "the rest is well again");
+    }
 
     #[test]
     fn a_budget_is_for_any_such_span_and_not_by_the_calendar() {

@@ -114,20 +114,14 @@ impl Run<'_> {
     /// memguard observes: a verdict, and everybody lives.
     pub(super) fn is_seen(&self, judgement: &mut Judgement) {
         let said = Said::of(self.lines);
-        let patience = f64::from(self.scenario.expect.dead_within_s.unwrap_or_default());
         for container in self.containers() {
             let course = self.course(&container);
             judgement.facts.push(format!("{container} {}", course.told()));
             judgement.expect(course.hung().is_some(), || format!("{container} did not hang: {}", course.told()));
             let verdict = self.verdict_on(&said, &container, judgement);
             self.tell_times(&said, &course, judgement);
-            if let (Some(verdict), Some(at_limit)) = (verdict, course.at_limit) {
-                judgement.expect(verdict - at_limit <= patience, || {
-                    format!(
-                        "{container}: verdict {:.1} s after the limit, not within {patience:.0} s",
-                        verdict - at_limit
-                    )
-                });
+            if let Some(verdict) = verdict {
+                self.in_time(verdict, &course, judgement);
             }
             if course.oom_kill.is_none() {
                 judgement.expect(course.dead.is_none(), || format!("{container} died"));
@@ -136,6 +130,15 @@ impl Run<'_> {
         judgement.expect(said.kills == 0, || "memguard killed in observe mode".to_owned());
         judgement.expect(said.dry_runs >= 1, || "memguard did not say what it would do".to_owned());
         self.neighbours_live(self.trouble, judgement);
+    }
+
+    /// Whether a verdict came soon enough after the limit.
+    pub(super) fn in_time(&self, verdict: f64, course: &Course, judgement: &mut Judgement) {
+        let patience = f64::from(self.scenario.expect.dead_within_s.unwrap_or_default());
+        let Some(after) = course.at_limit.map(|at_limit| verdict - at_limit) else { return };
+        judgement.expect(after <= patience, || {
+            format!("{}: verdict {after:.1} s after the limit, not within {patience:.0} s", course.container)
+        });
     }
 
     /// When the first verdict on a container came. None at all is a failure, and so is one on work that goes on.

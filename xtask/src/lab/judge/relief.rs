@@ -11,20 +11,12 @@ impl Run<'_> {
     /// memguard lowers the limit: the kernel kills somebody, the limit is what it was, and the work goes on.
     pub(super) fn is_relieved(&self, judgement: &mut Judgement) {
         let said = Said::of(self.lines);
-        let patience = f64::from(self.scenario.expect.dead_within_s.unwrap_or_default());
         let containers = self.containers();
         for container in &containers {
             let course = self.course(container);
             self.tell_times(&said, &course, judgement);
             let Some(verdict) = self.verdict_on(&said, container, judgement) else { continue };
-            if let Some(at_limit) = course.at_limit {
-                judgement.expect(verdict - at_limit <= patience, || {
-                    format!(
-                        "{container}: verdict {:.1} s after the limit, not within {patience:.0} s",
-                        verdict - at_limit
-                    )
-                });
-            }
+            self.in_time(verdict, &course, judgement);
             match course.oom_kill {
                 Some(kill) => judgement.expect((verdict..=verdict + KERNEL_ACTS_WITHIN_S).contains(&kill), || {
                     format!("{container}: the kernel's OOM killer acted {:.1} s after the verdict", kill - verdict)
