@@ -287,7 +287,7 @@ mod tests {
         let problems = parse(
             "color = 1\n[engine]\nprofile = \"brave\"\nhold_s = 0\nwindow_s = 2.5\nwindows = 3\ngrace_ticks = -1\n\
              [engine.thresholds]\nlost = { from = 0.9, sure = 0.8 }\nat_limit = 3\nrefault_share = nan\n\
-             unreclaimable = { from = 0.1 }\nluck = 1\nwaiting = { from = 0.1, sure = 0.2, x = 1 }\n\
+             unreclaimable = { from = 0.1 }\nluck = 1\nlost_frantic = { from = 0.1, sure = 0.2, x = 1 }\n\
              crowded = { from = 0.1, sure = 0.2 }",
         )
         .unwrap_err();
@@ -303,7 +303,7 @@ mod tests {
             ("engine.thresholds.refault_share = nan", "from 0 to 2"),
             ("engine.thresholds.unreclaimable", "sure = B"),
             ("engine.thresholds.luck", "text_returns_per_s"),
-            ("engine.thresholds.waiting", "sure = B"),
+            ("engine.thresholds.lost_frantic", "sure = B"),
             ("engine.thresholds.crowded", "one number"),
         ] {
             assert!(problems.iter().any(|p| p.starts_with(name) && p.contains(remedy)), "{name}: {problems:#?}");

@@ -166,7 +166,6 @@ pub struct Thresholds {
     pub lost_frantic: Ramp,
     pub least_busy: Ramp,
     pub least_busy_without_io: Ramp,
-    pub waiting: Ramp,
 }
 
 impl Default for Thresholds {
@@ -187,7 +186,6 @@ impl Default for Thresholds {
             lost_frantic: Ramp::new(0.65, 0.80),
             least_busy: Ramp::plain(0.5),
             least_busy_without_io: Ramp::plain(0.25),
-            waiting: Ramp::new(0.50, 0.80),
         }
     }
 }
@@ -278,6 +276,4 @@ knobs! {
          whenever it wakes up, went on at 98 % of its work, and without this had lost 0.92 to 0.95 of it.";
     plain least_busy_without_io, "CPUs and waiting", 0.0..=4.0,
         "The same where waiting for the disk can't be seen (no PSI).";
-    graded waiting, "share of time", 0.0..=1.0,
-        "Where there is no cpu.stat: how much of the time a task waits.";
 }
