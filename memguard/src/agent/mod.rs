@@ -4,12 +4,13 @@
 mod activity;
 mod poll;
 mod respond;
+mod takeover;
 mod unit;
 
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use memguard_common::Record;
@@ -23,6 +24,7 @@ use self::{activity::Activity, poll::Poller, respond::Outcome, unit::Unit};
 use crate::{
     cgroup::{CgroupRoot, Tree, lineage},
     engine::{Engine, Observation, Settings, State, UnitId},
+    journal::{Journal, boot_id},
     kernel::{Coverage, Level, Plan},
     protect,
     respond::{Actions, Budget, Mode, Policy, Suspects},
@@ -72,6 +74,9 @@ const TOLD_AT_MOST_EVERY: Duration = Duration::from_secs(30);
 /// The tree is walked at most this often for cgroups that are not in it.
 const WALK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the end waits for the journal's disk.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Joins everything. `A` is what may be done to the world.
 #[derive(Debug)]
 pub struct Agent<A> {
@@ -90,6 +95,8 @@ pub struct Agent<A> {
     units: HashMap<UnitId, Unit>,
     actions_under_way: JoinSet<Outcome>,
     budget: Budget,
+    journal: Journal,
+    boot_id: String,
     suspects: Suspects,
     began: Instant,
     last_walk: Option<Duration>,
@@ -107,11 +114,17 @@ fn now() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
+/// Seconds since 1970.
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 impl<A: Actions> Agent<A> {
     #[must_use]
     pub fn new(
         config: Config,
         actions: A,
+        journal: Journal,
         root: &CgroupRoot,
         own: Option<&Path>,
         plan: &Plan,
@@ -135,6 +148,8 @@ impl<A: Actions> Agent<A> {
             units: HashMap::new(),
             actions_under_way: JoinSet::new(),
             budget: Budget::default(),
+            journal,
+            boot_id: boot_id(),
             suspects: Suspects::default(),
             began: Instant::now(),
             last_walk: None,
@@ -195,6 +210,12 @@ impl<A: Actions> Agent<A> {
             if let Ok(outcome) = outcome {
                 self.finished(outcome);
             }
+        }
+        let journal = std::mem::replace(&mut self.journal, Journal::none());
+        if !journal.close(JOURNAL_PATIENCE) {
+            tracing::error!(
+                "the disk of the journal does not answer; what it lacks is in the run folder, for the next start"
+            );
         }
         self.summary.watched_for_s = self.began.elapsed().as_secs_f64();
         for unit in self.units.values_mut() {

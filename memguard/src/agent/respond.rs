@@ -2,13 +2,14 @@
 
 use std::{
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::Agent;
 use crate::{
     cgroup::CgroupHandle,
     engine::{UnitId, Verdict},
+    journal::{Incident, Stage},
     respond::{ActionError, Actions, Decision, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
     telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit, escaped},
 };
@@ -17,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Outcome {
     unit: UnitId,
-    incident: String,
+    incident: Incident,
     victim: CgroupName,
     on_behalf_of: CgroupName,
     method: Method,
@@ -47,8 +48,8 @@ impl<A: Actions> Agent<A> {
         let under_reclaim = self.units.len();
         let Some(unit) = self.units.get_mut(&id) else { return };
         let Some(latest) = unit.latest.clone() else { return };
-        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let incident = format!("mg-{seconds}-{id}");
+        let decided_at = super::unix_seconds();
+        let incident = format!("mg-{decided_at}-{id}");
         let on_behalf_of = unit.name.clone();
 
         // The victim may be another one than when the cgroup turned suspect: another container of the pod grew.
@@ -68,10 +69,27 @@ impl<A: Actions> Agent<A> {
             suspects,
             under_reclaim,
         };
+        let mut record = Incident {
+            id: incident.clone(),
+            decided_at,
+            boot_id: self.boot_id.clone(),
+            mode: self.config.mode,
+            unit: id.0,
+            cgroup: on_behalf_of.cgroup.clone(),
+            victim: None,
+            method: None,
+            evidence: verdict.terms.sentence(),
+            stage: Stage::Planned,
+        };
         let decision = match (plan(&facts, &self.config.policy), victim) {
             (Decision::Suppress(reason), _) => Err(reason),
             (Decision::End { .. }, None) => Err(Suppressed::NoVictim),
             (Decision::End { method, .. }, Some(victim)) => {
+                (record.victim, record.method) = (Some(victim.inode()), Some(method));
+                // Before the last look, because the disk may take its moment.
+                if self.config.mode == Mode::Enforce {
+                    self.journal.before(&record);
+                }
                 let thresholds = &self.config.engine.thresholds;
                 fresh_check(&unit.handle, &victim, &verdict, latest.memory.oom_kills, thresholds)
                     .map(|()| (victim, method))
@@ -88,14 +106,26 @@ impl<A: Actions> Agent<A> {
                 if self.config.mode == Mode::Enforce {
                     self.suspects.forget(id);
                 }
-                let (incident, on_behalf_of) = (incident.clone(), on_behalf_of.clone());
+                let on_behalf_of = on_behalf_of.clone();
                 self.actions_under_way.spawn(async move {
                     let result = action.await;
-                    Outcome { unit: id, incident, victim: victim_name, on_behalf_of, method, verdict_to_action, result }
+                    Outcome {
+                        unit: id,
+                        incident: record,
+                        victim: victim_name,
+                        on_behalf_of,
+                        method,
+                        verdict_to_action,
+                        result,
+                    }
                 });
                 None
             }
-            Err(reason) => Some(reason),
+            Err(reason) => {
+                record.stage = Stage::Suppressed { why: escaped(&reason.to_string()) };
+                self.journal.after(&record);
+                Some(reason)
+            }
         };
         self.summary.verdict(
             &incident,
@@ -134,8 +164,14 @@ impl<A: Actions> Agent<A> {
             Ok(ended) => (Some(ended), None),
             Err(error) => (None, Some(escaped(&error.to_string()))),
         };
+        let mut record = outcome.incident;
+        record.stage = match (ended, &error) {
+            (Some(ended), _) => Stage::Done { ended },
+            (None, error) => Stage::Failed { error: error.clone().unwrap_or_default() },
+        };
+        self.journal.after(&record);
         let action = Action {
-            incident: outcome.incident,
+            incident: record.id,
             victim: outcome.victim,
             on_behalf_of: outcome.on_behalf_of,
             method: outcome.method,

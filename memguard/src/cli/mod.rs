@@ -3,6 +3,7 @@
 mod config;
 mod doctor;
 mod engine;
+mod incidents;
 mod replay;
 mod run;
 
@@ -34,6 +35,8 @@ enum Command {
     Record(run::RecordArgs),
     /// Run the engine, and other people's rules, over recordings, and tell what they make of them.
     Replay(replay::Args),
+    /// Tell what memguard decided and did on this machine.
+    Incidents(incidents::Args),
     /// Show what can be set, or check a configuration file.
     Config(config::Args),
     /// Tell what this machine offers, what memguard makes of it, and what is lost.
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Record(args) => run::record(args),
         Command::Replay(args) => replay::run(&args),
+        Command::Incidents(args) => incidents::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };

@@ -16,6 +16,7 @@ use crate::{
     cgroup::{CgroupRoot, own_cgroup},
     config::{Configuration, PolicySettings},
     engine::Settings,
+    journal::{Incident, Journal, Opened},
     kernel::{Facts, Level, Plan},
     protect,
     respond::{Actions, DryRun, KernelActions, Method, Mode, Notes, Restored},
@@ -46,9 +47,14 @@ pub(super) struct Args {
     #[arg(long, value_enum)]
     action: Option<Method>,
 
-    /// Where it is noted which limits are lowered, so that the next start can put them back. Must outlive memguard.
-    #[arg(long, value_name = "FOLDER", default_value = "/run/memguard")]
+    /// Where it is noted which limits are lowered and what is about to be done, for the next start; and where `memguard
+    /// incidents` looks. Must outlive memguard, and should not be on a disk.
+    #[arg(long, value_name = "FOLDER", default_value = super::incidents::RUN_DIR)]
     run_dir: PathBuf,
+
+    /// Where the journal of incidents is kept, through restarts of the machine.
+    #[arg(long, value_name = "FOLDER", default_value = super::incidents::STATE_DIR)]
+    state_dir: PathBuf,
 
     /// Kill only cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Added to
     /// the configuration's.
@@ -79,6 +85,10 @@ pub(super) struct Args {
     /// Work from cgroup files alone, without eBPF.
     #[arg(long)]
     no_tracer: bool,
+
+    /// Keep no journal: for `memguard record`, beside a memguard that has one.
+    #[arg(skip)]
+    record_only: bool,
 
     /// Have the kernel measure the run time of the tracer's programs. Costs some 50 ns for each run of any eBPF program
     /// on this machine.
@@ -141,6 +151,7 @@ pub(super) fn record(args: RecordArgs) -> anyhow::Result<ExitCode> {
         engine,
         mode: Some(Mode::Observe),
         record: Some(out.clone()),
+        record_only: true,
         ..defaults
     })?;
     let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
@@ -172,6 +183,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_time()
         .build()
         .context("can't start the async runtime")?;
+    // Before anything is touched: with another memguard at work this one ends here.
+    let opened = if args.record_only {
+        Opened { journal: Journal::none(), incidents: Vec::new() }
+    } else {
+        Journal::open(&args.state_dir, &args.run_dir)?
+    };
     let (facts, plan, tracer) = runtime.block_on(async { attach(args, &root) });
 
     protect::raise_open_files();
@@ -206,6 +223,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         duration: args.duration,
         ..Config::default()
     };
+    let Opened { journal, incidents } = opened;
     let notes = Notes::new(args.run_dir.clone());
     for restored in notes.restore(root.path()) {
         match restored {
@@ -225,9 +243,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let own = own.as_deref();
     let summary = match mode {
         Mode::Enforce => {
-            runtime.block_on(watch(config, KernelActions::new(notes), &root, own, &plan, tracer, recorder))
+            let agent = |tracer| Agent::new(config, KernelActions::new(notes), journal, &root, own, &plan, tracer);
+            runtime.block_on(watch(agent, tracer, recorder, incidents))
         }
-        Mode::Observe => runtime.block_on(watch(config, DryRun, &root, own, &plan, tracer, recorder)),
+        Mode::Observe => {
+            let agent = |tracer| Agent::new(config, DryRun, journal, &root, own, &plan, tracer);
+            runtime.block_on(watch(agent, tracer, recorder, incidents))
+        }
     };
     summary.context("can't listen for signals")?;
     Ok(ExitCode::SUCCESS)
@@ -250,16 +272,13 @@ fn recorder(path: &std::path::Path, kernel: &str, plan: &Plan, settings: &Settin
 }
 
 async fn watch<A: Actions>(
-    config: Config,
-    actions: A,
-    root: &CgroupRoot,
-    own: Option<&std::path::Path>,
-    plan: &Plan,
+    agent: impl FnOnce(Option<Tracer>) -> Agent<A>,
     tracer: Attached,
     recorder: Option<Recorder>,
+    incidents: Vec<Incident>,
 ) -> std::io::Result<()> {
     let (tracer, ring) = tracer.unzip();
-    Agent::new(config, actions, root, own, plan, tracer).recorded_by(recorder).run(ring).await?;
+    agent(tracer).recorded_by(recorder).continuing(incidents).run(ring).await?;
     Ok(())
 }
 

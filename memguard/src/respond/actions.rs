@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::oom::{Notes, Relief, Squeeze};
 use crate::cgroup::{CgroupError, CgroupHandle, Killed};
 
 /// How to end a livelock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// `cgroup.kill`: SIGKILL to every process of the cgroup and below.
@@ -36,7 +36,7 @@ impl std::fmt::Display for Method {
 }
 
 /// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Ended {
     /// No process is left. Times from the moment that the action began.

@@ -6,13 +6,13 @@ use std::{
 };
 
 use glob::Pattern;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::actions::Method;
 use crate::engine::UnitId;
 
 /// Whether memguard acts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Verdicts are written, nothing is done.

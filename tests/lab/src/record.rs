@@ -94,6 +94,8 @@ pub enum Record {
     Output { workload: String, line: String },
     /// A piece of memguard's recording, base64, with length and checksum of the whole.
     Recording { length: u64, crc32: u32, piece: String },
+    /// What `memguard incidents --output json` says once memguard has ended.
+    Incidents { list: String },
     /// memguard or a command ended.
     Ended { code: Option<i32>, signal: Option<i32> },
     /// The guest is done. `error` says why it could not do what it was asked.

@@ -33,7 +33,11 @@ impl Live {
                 println!("{t:6.1} s  memguard: {}", message.as_deref().unwrap_or(line));
             }
             Record::Sample(sample) => self.sample(scenario, t, sample),
-            Record::Started { .. } | Record::Recording { .. } | Record::Ended { .. } | Record::End { .. } => {}
+            Record::Started { .. }
+            | Record::Recording { .. }
+            | Record::Incidents { .. }
+            | Record::Ended { .. }
+            | Record::End { .. } => {}
         }
     }
 

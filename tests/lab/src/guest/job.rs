@@ -35,6 +35,7 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// A running memguard.
 struct Memguard {
+    binary: PathBuf,
     pid: u32,
     lines: Receiver<String>,
 }
@@ -102,7 +103,8 @@ pub(super) fn scenario(
 
 fn start_memguard(port: &Port, mode: MemguardMode, arguments: &[String]) -> anyhow::Result<Memguard> {
     port.send(Record::Step { what: format!("starting memguard from the root disk, {}", mode.arguments().join(" ")) });
-    let mut command = Command::new(machine::install("/memguard", "usr/bin/memguard")?);
+    let binary = machine::install("/memguard", "usr/bin/memguard")?;
+    let mut command = Command::new(&binary);
     command
         .args(["run", "--log-format", "json", "--report-interval", "10", "--record", RECORDING])
         .args(mode.arguments())
@@ -115,7 +117,7 @@ fn start_memguard(port: &Port, mode: MemguardMode, arguments: &[String]) -> anyh
     if let Some(err) = child.stderr.take() {
         children::forward(err, sender, |line| line);
     }
-    let memguard = Memguard { pid: child.id(), lines };
+    let memguard = Memguard { binary, pid: child.id(), lines };
     let deadline = Instant::now() + MEMGUARD_PATIENCE;
     loop {
         let Ok(line) = memguard.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
@@ -314,6 +316,10 @@ impl Run<'_> {
         let Some(memguard) = &self.memguard else { return };
         while let Ok(line) = memguard.lines.recv_timeout(Duration::from_millis(500)) {
             self.port.send(Record::Log { line });
+        }
+        // What it keeps has to be there now that it is gone.
+        if let Ok(said) = Command::new(&memguard.binary).args(["incidents", "--output", "json"]).output() {
+            self.port.send(Record::Incidents { list: String::from_utf8_lossy(&said.stdout).into_owned() });
         }
         if let Ok(bytes) = std::fs::read(RECORDING) {
             recording::pieces(&bytes).for_each(|piece| self.port.send(piece));

@@ -41,6 +41,8 @@ pub(super) struct Said {
     /// Reclaim cycles whose end it did not see.
     pub(super) ends_lost: u64,
     pub(super) errors: Vec<String>,
+    /// What its journal holds afterwards, by stage and, where something was done, outcome.
+    pub(super) incidents: Option<Vec<String>>,
     pub(super) end: End,
 }
 
@@ -50,6 +52,16 @@ pub(in crate::lab) fn log(lines: &[Line]) -> impl Iterator<Item = (f64, Value)> 
         Record::Log { line: text } => Some((line.t, serde_json::from_str(text).ok()?)),
         _ => None,
     })
+}
+
+/// `done dead`, `done dry_run`, `suppressed`, ...
+fn stages(list: &str) -> Option<Vec<String>> {
+    let incidents: Vec<Value> = serde_json::from_str(list).ok()?;
+    let stage = |incident: &Value| {
+        let (stage, outcome) = (&incident["stage"]["stage"], &incident["stage"]["ended"]["outcome"]);
+        [stage, outcome].iter().filter_map(|part| part.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    Some(incidents.iter().map(stage).collect())
 }
 
 impl Said {
@@ -86,6 +98,10 @@ impl Said {
                 said.errors.push(message);
             }
         }
+        said.incidents = lines.iter().find_map(|line| match &line.record {
+            Record::Incidents { list } => stages(list),
+            _ => None,
+        });
         if let Some(code) = lines.iter().find_map(|line| match line.record {
             Record::Ended { code, .. } => Some(code),
             _ => None,
@@ -93,6 +109,15 @@ impl Said {
             said.end = code.map_or(End::Killed, End::Code);
         }
         said
+    }
+
+    /// Whether these stages are those of all that it said it did.
+    fn are_kept(&self, stages: &[String]) -> bool {
+        let count = |names: &[&str]| stages.iter().filter(|stage| names.contains(&stage.as_str())).count();
+        stages.len() == self.verdicts.len()
+            && count(&["done dead", "done lingering"]) == self.kills as usize
+            && count(&["done oom_killed"]) == self.reliefs as usize
+            && count(&["done dry_run"]) == self.dry_runs as usize
     }
 }
 
@@ -114,6 +139,16 @@ impl Run<'_> {
             format!("the ends of {} of {cycles} reclaim cycles were not seen", said.ends_lost)
         });
         judgement.expect(said.errors.is_empty(), || format!("memguard reported: {}", said.errors.join("; ")));
+        judgement.expect(said.incidents.as_ref().is_some_and(|kept| said.are_kept(kept)), || {
+            format!(
+                "the journal holds {:?} of {} verdicts, {} kills, {} reliefs, {} dry runs",
+                said.incidents,
+                said.verdicts.len(),
+                said.kills,
+                said.reliefs,
+                said.dry_runs
+            )
+        });
         let resident = self.samples.iter().filter_map(|(_, sample)| sample.memguard_resident_kib).max();
         let cpu = |from: f64, to: f64| {
             let mut points = self

@@ -29,6 +29,8 @@ struct Made {
     /// What the tracer counts of all that the kernel counts.
     tracer_percent: u64,
     lost: u64,
+    /// Its journal lacks the last incident.
+    forgets: bool,
 }
 
 const HANG: Made = Made {
@@ -43,6 +45,7 @@ const HANG: Made = Made {
     stays_lowered: false,
     tracer_percent: 100,
     lost: 0,
+    forgets: false,
 };
 
 const ENDED: Made = Made { mode: MemguardMode::Enforce, until: 80, verdict_at: Some(54), dead_at: Some(55), ..HANG };
@@ -154,6 +157,17 @@ impl Made {
             });
             say(self.until, log(&json!({"kind": "cost", "tracer": tracer})));
             say(self.until, Record::Ended { code: Some(0), signal: None });
+            let said: Vec<_> = memguard::log(&lines).map(|(_, entry)| entry).collect();
+            let of = |kind: &'static str| said.iter().filter(move |entry| entry["kind"] == kind);
+            let mut kept: Vec<_> = of("action")
+                .map(|action| json!({"stage": {"stage": "done", "ended": {"outcome": action["outcome"]}}}))
+                .collect();
+            kept.resize(of("verdict").count(), json!({"stage": {"stage": "suppressed"}}));
+            if self.forgets {
+                kept.pop();
+            }
+            let list = serde_json::Value::from(kept).to_string();
+            lines.push(Line { seq: 0, t: self.until as f64, record: Record::Incidents { list } });
         }
         lines
     }
@@ -220,6 +234,11 @@ fn a_neighbour_that_dies_with_it_is_a_failure() {
 #[test]
 fn lost_records_are_a_failure() {
     Made { lost: 3, ..ENDED }.fails("lost Some(3)");
+}
+
+#[test]
+fn an_incident_that_was_not_kept_is_a_failure() {
+    Made { forgets: true, ..ENDED }.fails("the journal holds Some([])");
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! What an agent takes over from the one before it.
+
+use std::time::Duration;
+
+use super::Agent;
+use crate::{
+    cgroup::{CgroupHandle, Tree},
+    journal::{Found, Incident, Stage},
+    respond::{Actions, Budget},
+};
+
+impl<A: Actions> Agent<A> {
+    /// Kills of before count against the budget, or a crash loop would begin a new one each time. What was about to be
+    /// done when the last memguard ended is looked at, and not done again.
+    #[must_use]
+    pub fn continuing(mut self, incidents: Vec<Incident>) -> Self {
+        for mut incident in incidents {
+            if incident.stage == Stage::Planned {
+                incident.stage = Stage::Interrupted { found: found(&self.tree, &self.boot_id, &incident) };
+                tracing::warn!(incident = incident.id, "{}: {}", incident.cgroup, incident.outcome());
+                self.journal.after(&incident);
+            }
+            recall(&mut self.budget, &incident, super::unix_seconds(), super::now(), self.config.policy.budget.per);
+        }
+        self
+    }
+}
+
+/// Whether anything is left of the cgroup that was to be ended.
+fn found(tree: &Tree, boot_id: &str, incident: &Incident) -> Found {
+    // After another start of the machine the id may be anybody's.
+    let path = incident.victim.filter(|_| incident.boot_id == boot_id).and_then(|id| tree.path(id));
+    let alive = path
+        .and_then(|path| CgroupHandle::open(path).ok())
+        .is_some_and(|handle| Some(handle.inode()) == incident.victim && handle.populated().unwrap_or(false));
+    if alive { Found::Alive } else { Found::Gone }
+}
+
+/// Counts a kill of before. `seconds` since 1970 and `now` of the monotonic clock are the same moment.
+fn recall(budget: &mut Budget, incident: &Incident, seconds: u64, now: Duration, per: Duration) {
+    let age = Duration::from_secs(seconds.saturating_sub(incident.decided_at));
+    if incident.spent() && age < per {
+        budget.spend(now.saturating_sub(age));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::{
+        cgroup::fake_cgroup,
+        respond::{Limit, Method, Mode},
+    };
+
+    fn incident(victim: u64) -> Incident {
+        Incident {
+            id: "mg-1-1".to_owned(),
+            decided_at: 1000,
+            boot_id: "this".to_owned(),
+            mode: Mode::Enforce,
+            unit: victim,
+            cgroup: "a.scope".to_owned(),
+            victim: Some(victim),
+            method: Some(Method::Kill),
+            evidence: String::new(),
+            stage: Stage::Planned,
+        }
+    }
+
+    fn tree(root: &Path) -> Tree {
+        let mut tree = Tree::new(root);
+        tree.walk();
+        tree
+    }
+
+    #[test]
+    fn what_was_about_to_be_ended_is_found_alive_or_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.scope");
+        fake_cgroup(&path);
+        let id = CgroupHandle::open(&path).unwrap().inode();
+        assert_eq!(found(&tree(dir.path()), "this", &incident(id)), Found::Alive);
+        assert_eq!(found(&tree(dir.path()), "another start", &incident(id)), Found::Gone);
+        assert_eq!(found(&tree(dir.path()), "this", &incident(id + 1_000_000)), Found::Gone);
+        assert_eq!(found(&tree(dir.path()), "this", &Incident { victim: None, ..incident(id) }), Found::Gone);
+        fs::write(path.join("cgroup.events"), "populated 0\n").unwrap();
+        assert_eq!(found(&tree(dir.path()), "this", &incident(id)), Found::Gone);
+    }
+
+    #[test]
+    fn kills_of_before_count_for_as_long_as_the_budget_says() {
+        let limit = Limit { kills: 1, per: Duration::from_mins(10) };
+        let now = Duration::from_secs(30);
+        let allows = |incident: &Incident, seconds| {
+            let mut budget = Budget::default();
+            recall(&mut budget, incident, seconds, now, limit.per);
+            budget.allows(now, limit)
+        };
+        let killed = Incident { stage: Stage::Interrupted { found: Found::Gone }, ..incident(1) };
+        assert!(!allows(&killed, 1010), "just now");
+        assert!(!allows(&killed, 1599), "before the machine's start");
+        assert!(allows(&killed, 1600), "long ago");
+        assert!(!allows(&killed, 900), "the clock was set back");
+        assert!(allows(&Incident { stage: Stage::Interrupted { found: Found::Alive }, ..incident(1) }, 1010));
+    }
+}
