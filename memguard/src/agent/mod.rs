@@ -3,6 +3,7 @@
 
 mod activity;
 mod poll;
+mod reload;
 mod respond;
 mod takeover;
 mod unit;
@@ -20,6 +21,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval_at},
 };
 
+pub use self::reload::{InForce, Reload};
 use self::{activity::Activity, poll::Poller, respond::Outcome, unit::Unit};
 use crate::{
     cgroup::{CgroupRoot, Tree, lineage},
@@ -87,6 +89,7 @@ pub struct Agent<A> {
     own: Vec<u64>,
     tracer: Option<Tracer>,
     recorder: Option<Recorder>,
+    reload: Option<Reload>,
     coverage: Option<Coverage>,
     level: Level,
     activity: Activity,
@@ -143,6 +146,7 @@ impl<A: Actions> Agent<A> {
             tree,
             tracer,
             recorder: None,
+            reload: None,
             activity: Activity::default(),
             poller: Poller::default(),
             units: HashMap::new(),
@@ -170,22 +174,24 @@ impl<A: Actions> Agent<A> {
     pub async fn run(mut self, mut ring: Option<Ring>) -> std::io::Result<Summary> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut looking = self.reload.is_some().then(|| every(reload::LOOK_EVERY));
         let deadline = self.config.duration.map(|duration| tokio::time::Instant::now() + duration);
         // Without a tracer nothing wakes memguard up, so it looks all the time.
-        let mut ticking = ring.is_none().then(|| self.ticks());
+        let mut ticking = ring.is_none().then(|| every(self.config.tick));
         loop {
             tokio::select! {
                 woken = woken(&mut ring) => {
                     if let Err(error) = woken {
                         tracing::error!(%error, "the ring buffer can't be waited for any more; looking every second instead");
                         ring = None;
-                        ticking = Some(self.ticks());
+                        ticking = Some(every(self.config.tick));
                         continue;
                     }
                     self.wake_ups += 1;
                     self.drain(ring.as_mut());
                     if ticking.is_none() && self.activity.any_fresh() {
-                        ticking = Some(self.ticks());
+                        ticking = Some(every(self.config.tick));
                     }
                 }
                 () = tick(&mut ticking) => {
@@ -200,6 +206,8 @@ impl<A: Actions> Agent<A> {
                     Ok(outcome) => self.finished(outcome),
                     Err(error) => tracing::error!(%error, "an action was lost"),
                 },
+                () = tick(&mut looking) => self.reload(false),
+                _ = hang_up.recv() => self.reload(true),
                 () = until(deadline) => break,
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
@@ -229,12 +237,6 @@ impl<A: Actions> Agent<A> {
         emit(&Event::Cost(Box::new(self.cost(ring.as_ref()))));
         emit(&Event::Summary(Box::new(self.summary.clone())));
         Ok(self.summary)
-    }
-
-    fn ticks(&self) -> Interval {
-        let mut ticks = interval_at(tokio::time::Instant::now(), self.config.tick);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks
     }
 
     /// Takes in what the hooks handed over.
@@ -436,6 +438,12 @@ impl<A: Actions> Agent<A> {
             tracer: self.tracer.as_ref().zip(ring).map(|(tracer, ring)| tracer.cost(ring)),
         }
     }
+}
+
+fn every(time: Duration) -> Interval {
+    let mut ticks = interval_at(tokio::time::Instant::now() + time, time);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 async fn woken(ring: &mut Option<Ring>) -> std::io::Result<()> {

@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::Either;
+
 use super::Agent;
 use crate::{
     cgroup::CgroupHandle,
     engine::{UnitId, Verdict},
     journal::{Incident, Stage},
-    respond::{ActionError, Actions, Decision, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
+    respond::{ActionError, Actions, Decision, DryRun, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
     telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit, escaped},
 };
 
@@ -99,7 +101,10 @@ impl<A: Actions> Agent<A> {
         let outcome = match decision {
             Ok((victim, method)) => {
                 let victim_name = CgroupName::new(self.tree.root(), victim.inode(), victim.path());
-                let action = self.actions.end(victim, method, self.config.kill_patience);
+                let action = match self.config.mode {
+                    Mode::Enforce => Either::Left(self.actions.end(victim, method, self.config.kill_patience)),
+                    Mode::Observe => Either::Right(DryRun.end(victim, method, self.config.kill_patience)),
+                };
                 let verdict_to_action = decided.elapsed();
                 unit.kill_under_way = true;
                 self.budget.spend(now);

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// How the engine is set: a configuration file or a profile, and single values over it.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct EngineArgs {
     /// A configuration file, see `memguard config`.
     #[arg(long, value_name = "FILE")]

@@ -10,22 +10,21 @@ use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use glob::Pattern;
 
-use super::engine::EngineArgs;
+use super::{engine::EngineArgs, reload};
 use crate::{
-    agent::{Agent, Config},
+    agent::{Agent, Config, InForce},
     cgroup::{CgroupRoot, own_cgroup},
-    config::{Configuration, PolicySettings},
     engine::Settings,
-    journal::{Incident, Journal, Opened},
+    journal::{Journal, Opened},
     kernel::{Facts, Level, Plan},
     protect,
-    respond::{Actions, DryRun, KernelActions, Method, Mode, Notes, Restored},
+    respond::{KernelActions, Method, Mode, Notes, Restored},
     telemetry::{Event, LogFormat, Started, emit, escaped, init, shown},
     trace::{Recorder, Start, Writer},
     tracer::{self, Limits, Ring, Tracer, embedded_object},
 };
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
     /// The cgroup v2 tree to watch: its mount, or a folder in it to watch only what is below.
     #[arg(long, value_name = "PATH", default_value = "/sys/fs/cgroup")]
@@ -33,19 +32,19 @@ pub(super) struct Args {
 
     /// `observe` writes verdicts and does nothing; `enforce` ends livelocks [default: as the configuration says, or `observe`].
     #[arg(long, value_enum)]
-    mode: Option<Mode>,
+    pub(super) mode: Option<Mode>,
 
     /// How log lines look.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
 
     #[command(flatten)]
-    engine: EngineArgs,
+    pub(super) engine: EngineArgs,
 
     /// How a livelock is ended: `kill` by cgroup.kill, `oom` by the kernel's own OOM killer, asked by a limit that is
     /// lowered for a moment [default: as the configuration says, or `kill`].
     #[arg(long, value_enum)]
-    action: Option<Method>,
+    pub(super) action: Option<Method>,
 
     /// Where it is noted which limits are lowered and what is about to be done, for the next start; and where `memguard
     /// incidents` looks. Must outlive memguard, and should not be on a disk.
@@ -59,12 +58,12 @@ pub(super) struct Args {
     /// Kill only cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Added to
     /// the configuration's.
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
-    only: Vec<Pattern>,
+    pub(super) only: Vec<Pattern>,
 
     /// Never kill cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Slices,
     /// pods, the root, memguard's own cgroup and the services that a node needs are never killed anyway.
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
-    protect: Vec<Pattern>,
+    pub(super) protect: Vec<Pattern>,
 
     /// Write down all that the engine sees, for `memguard replay`; a recording that is there is continued.
     #[arg(long, value_name = "FILE")]
@@ -161,22 +160,11 @@ pub(super) fn record(args: RecordArgs) -> anyhow::Result<ExitCode> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let began = std::time::Instant::now();
-    let Configuration { engine, policy: PolicySettings { mode, mut policy } } = args.engine.configuration()?;
-    let settings = Settings { page_size: rustix::param::page_size() as u64, ..engine };
-    let mode = args.mode.unwrap_or(mode);
-    policy.method = args.action.unwrap_or(policy.method);
-    policy.only.extend(args.only.iter().cloned());
-    policy.protect.extend(args.protect.iter().cloned());
     let root = CgroupRoot::new(&args.cgroup_root);
     if let Some(obstacle) = root.facts().obstacle() {
         bail!("{obstacle}");
     }
-    if mode == Mode::Enforce && !root.facts().kill {
-        bail!(
-            "{} has no cgroup.kill: mode enforce needs kernel 5.14 or newer (mode observe works)",
-            root.path().display()
-        );
-    }
+    let InForce { mode, engine, policy } = reload::in_force(args, root.facts().kill)?;
     let _log = init(args.log_format, true);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -217,7 +205,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let config = Config {
         mode,
-        engine: settings,
+        engine,
         policy,
         report_interval: args.report_interval,
         duration: args.duration,
@@ -241,16 +229,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let own = own.as_deref();
-    let summary = match mode {
-        Mode::Enforce => {
-            let agent = |tracer| Agent::new(config, KernelActions::new(notes), journal, &root, own, &plan, tracer);
-            runtime.block_on(watch(agent, tracer, recorder, incidents))
-        }
-        Mode::Observe => {
-            let agent = |tracer| Agent::new(config, DryRun, journal, &root, own, &plan, tracer);
-            runtime.block_on(watch(agent, tracer, recorder, incidents))
-        }
-    };
+    let (tracer, ring) = tracer.unzip();
+    let summary = runtime.block_on(async {
+        Agent::new(config, KernelActions::new(notes), journal, &root, own, &plan, tracer)
+            .recorded_by(recorder)
+            .continuing(incidents)
+            .reloading(reload::reload(args, root.facts().kill))
+            .run(ring)
+            .await
+    });
     summary.context("can't listen for signals")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -269,17 +256,6 @@ fn recorder(path: &std::path::Path, kernel: &str, plan: &Plan, settings: &Settin
         settings: settings.clone(),
     };
     Recorder::new(writer, start).with_context(|| format!("can't record to {}", path.display()))
-}
-
-async fn watch<A: Actions>(
-    agent: impl FnOnce(Option<Tracer>) -> Agent<A>,
-    tracer: Attached,
-    recorder: Option<Recorder>,
-    incidents: Vec<Incident>,
-) -> std::io::Result<()> {
-    let (tracer, ring) = tracer.unzip();
-    agent(tracer).recorded_by(recorder).continuing(incidents).run(ring).await?;
-    Ok(())
 }
 
 /// The tracer and where its records come out, if there is one.

@@ -5,14 +5,14 @@ use std::{
     io,
     sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{
     entry::{Decided, Entry, Start},
     file::Writer,
 };
-use crate::engine::{Observation, Sample, UnitId};
+use crate::engine::{Observation, Sample, Settings, UnitId};
 
 /// Entries that wait for a slow disk; behind that they are lost, and counted.
 const WAITING: usize = 8192;
@@ -22,6 +22,7 @@ const FLUSH_EVERY: Duration = Duration::from_secs(5);
 /// Takes entries from the agent and has a thread write them.
 #[derive(Debug)]
 pub struct Recorder {
+    start: Start,
     to: Option<SyncSender<Entry>>,
     thread: Option<JoinHandle<io::Result<()>>>,
     lost: u64,
@@ -31,9 +32,10 @@ impl Recorder {
     /// Begins. An error of the disk later on ends the recording, not memguard; [`finish`](Self::finish) tells it.
     pub fn new(writer: Writer<File>, start: Start) -> io::Result<Self> {
         let (to, from) = sync_channel(WAITING);
+        let first = start.clone();
         let thread = thread::Builder::new().name("memguard-record".to_owned()).spawn(move || {
             let mut writer = writer;
-            writer.write(&Entry::Start(Box::new(start)))?;
+            writer.write(&Entry::Start(Box::new(first)))?;
             loop {
                 match from.recv_timeout(FLUSH_EVERY) {
                     Ok(entry) => writer.write(&entry)?,
@@ -42,7 +44,7 @@ impl Recorder {
                 }
             }
         })?;
-        Ok(Self { to: Some(to), thread: Some(thread), lost: 0 })
+        Ok(Self { start, to: Some(to), thread: Some(thread), lost: 0 })
     }
 
     fn send(&mut self, entry: Entry) {
@@ -58,6 +60,12 @@ impl Recorder {
                 self.to = None;
             }
         }
+    }
+
+    /// The engine begins anew with other settings.
+    pub fn begin_again(&mut self, settings: Settings) {
+        let unix_time_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.send(Entry::Start(Box::new(Start { unix_time_s, settings, ..self.start.clone() })));
     }
 
     pub fn watch(&mut self, unit: UnitId, cgroup: &str) {

@@ -1,0 +1,124 @@
+//! Another configuration while the agent runs.
+
+use std::time::Duration;
+
+use super::Agent;
+use crate::{
+    engine::{Engine, Settings},
+    respond::{Actions, Mode, Policy},
+};
+
+/// How often the file is looked at: a `ConfigMap` of Kubernetes changes without anybody sending a signal.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// The part of the configuration that can change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InForce {
+    pub mode: Mode,
+    pub engine: Settings,
+    pub policy: Policy,
+}
+
+/// Reads the configuration.
+pub struct Reload(Box<Read>);
+
+type Read = dyn FnMut(bool) -> anyhow::Result<Option<InForce>>;
+
+impl Reload {
+    /// `read` gives `None` if nothing has changed since the last time, unless it is called with `true`: then somebody asked.
+    /// An error is told and changes nothing.
+    pub fn new(read: impl FnMut(bool) -> anyhow::Result<Option<InForce>> + 'static) -> Self {
+        Self(Box::new(read))
+    }
+}
+
+impl std::fmt::Debug for Reload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Reload").finish_non_exhaustive()
+    }
+}
+
+impl<A: Actions> Agent<A> {
+    /// Where another configuration comes from.
+    #[must_use]
+    pub fn reloading(self, reload: Option<Reload>) -> Self {
+        Self { reload, ..self }
+    }
+
+    /// Looks at the configuration, and puts it in force if there is another one.
+    pub(super) fn reload(&mut self, asked: bool) {
+        let Some(reload) = &mut self.reload else {
+            tracing::warn!("asked to read the configuration again, and none was given (--config)");
+            return;
+        };
+        match (reload.0)(asked) {
+            Ok(None) => {}
+            Ok(Some(new)) => self.put_in_force(new),
+            Err(error) => tracing::error!("the configuration of before stays in force: {error:#}"),
+        }
+    }
+
+    fn put_in_force(&mut self, new: InForce) {
+        let InForce { mode, engine, policy } = new;
+        tracing::info!(%mode, "the configuration was read again and is in force");
+        (self.config.mode, self.config.policy, self.summary.mode) = (mode, policy, mode);
+        if engine == self.config.engine {
+            return;
+        }
+        // Evidence gathered by other measures counts for nothing, so all of it is gathered anew.
+        self.engine = Engine::new(engine.clone());
+        for unit in self.units.values_mut() {
+            unit.victim = None;
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin_again(engine.clone());
+            for (id, unit) in &self.units {
+                recorder.watch(*id, &unit.name.cgroup);
+            }
+        }
+        self.config.engine = engine;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::Config,
+        cgroup::CgroupRoot,
+        journal::Journal,
+        kernel::{Facts, plan},
+        respond::DryRun,
+    };
+
+    fn agent(reload: Option<Reload>) -> Agent<DryRun> {
+        let dir = tempfile::tempdir().unwrap();
+        let root = CgroupRoot::new(dir.path());
+        let (facts, _) = Facts::gather(&root, false);
+        Agent::new(Config::default(), DryRun, Journal::none(), &root, None, &plan(&facts), None).reloading(reload)
+    }
+
+    fn other() -> InForce {
+        let hold = Duration::from_secs(40);
+        let policy = Policy { sick: crate::respond::Sick { least: 9, share: 0.9 }, ..Policy::default() };
+        InForce { mode: Mode::Enforce, engine: Settings { hold, ..Settings::default() }, policy }
+    }
+
+    #[tokio::test]
+    async fn another_configuration_is_in_force_at_once() {
+        let mut agent = agent(Some(Reload::new(|asked| Ok(asked.then(other)))));
+        agent.reload(false);
+        assert_eq!(agent.config.mode, Mode::Observe, "the same file");
+        agent.reload(true);
+        assert_eq!((agent.config.mode, agent.config.policy.sick.least), (Mode::Enforce, 9));
+        assert_eq!(agent.engine.settings().hold, Duration::from_secs(40));
+        assert_eq!(agent.summary.mode, Mode::Enforce);
+    }
+
+    #[tokio::test]
+    async fn mistakes_change_nothing() {
+        let mut agent = agent(Some(Reload::new(|_| anyhow::bail!("policy.mode = 3"))));
+        agent.reload(true);
+        assert_eq!(agent.config.mode, Mode::Observe);
+    }
+}
