@@ -11,6 +11,7 @@ pub mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod kernel;
+pub mod kubernetes;
 pub mod protect;
 pub mod respond;
 pub mod telemetry;
