@@ -12,6 +12,7 @@ pub mod engine;
 pub mod fuzzing;
 pub mod journal;
 pub mod kernel;
+pub mod kubernetes;
 pub mod protect;
 pub mod respond;
 pub mod telemetry;

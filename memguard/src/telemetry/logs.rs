@@ -48,12 +48,44 @@ pub fn init(format: LogFormat, in_background: bool) -> LogGuard {
     }
 }
 
+/// `chosen` is what `RUST_LOG` says.
+///
+/// kube logs each failed attempt, and all of an answer that it can't read. What memguard makes of a failure it says itself,
+/// once; `RUST_LOG=info,kube_client=debug,kube_runtime=debug` has it all.
+fn filter(chosen: &str) -> EnvFilter {
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).parse_lossy(chosen);
+    let unnamed = ["kube_client", "kube_runtime"].into_iter().filter(|target| !chosen.contains(target));
+    let quiet = unnamed.filter_map(|target| format!("{target}=off").parse().ok());
+    quiet.fold(filter, EnvFilter::add_directive)
+}
+
 fn install<W: for<'w> MakeWriter<'w> + Send + Sync + 'static>(format: LogFormat, color: bool, writer: W) {
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let filter = filter(&std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // A second initialisation (tests) is no error: the first one stays.
     let _ = match format {
         LogFormat::Text => builder.event_format(Text { color }).finish().try_init(),
         LogFormat::Json => builder.event_format(Json).finish().try_init(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kube_is_quiet_unless_it_is_asked_for_by_name() {
+        for (chosen, parts) in [
+            ("", ["info", "kube_client=off", "kube_runtime=off"]),
+            ("debug", ["debug", "kube_client=off", "kube_runtime=off"]),
+            ("warn,kube_client=trace", ["warn", "kube_client=trace", "kube_runtime=off"]),
+        ] {
+            let filter = filter(chosen).to_string();
+            let mut directives: Vec<_> = filter.split(',').collect();
+            directives.sort_unstable();
+            let mut parts = parts.to_vec();
+            parts.sort_unstable();
+            assert_eq!(directives, parts);
+        }
+    }
 }

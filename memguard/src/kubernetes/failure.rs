@@ -1,0 +1,219 @@
+//! Requests that came to nothing: whether another try can help, and what to say of it.
+
+use std::{error::Error as StdError, fmt::Write as _, time::Duration};
+
+use kube::{Client, core::Status};
+
+use crate::telemetry::escaped;
+
+/// The role whose rules memguard's service account has.
+const CLUSTER_ROLE: &str = "memguard";
+/// Characters of a text that a server wrote. A proxy answers with pages of HTML.
+const SERVER_TEXT: usize = 300;
+/// For a request with its whole answer. The client has a limit of its own for the beginning of an answer; this one ends
+/// an answer that never ends.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a request came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The same request can succeed later.
+    #[error("{why}")]
+    Later {
+        /// How long the server wants to be left alone.
+        after: Option<Duration>,
+        why: String,
+    },
+    /// Another try changes nothing.
+    #[error("{why}")]
+    Final { why: String },
+}
+
+/// What is asked for, in the words of RBAC.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) verb: &'static str,
+    /// With its group: `ephemeralrunners.actions.github.com`.
+    pub(super) resource: &'static str,
+    /// `namespace/name`, or whatever tells which.
+    pub(super) of: String,
+}
+
+impl Call {
+    /// Sends it, and reads the whole answer.
+    pub(super) async fn send(
+        &self,
+        client: &Client,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<String, kube::Error> {
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        match tokio::time::timeout(PATIENCE, client.request_text(request)).await {
+            Ok(answer) => answer,
+            Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
+        }
+    }
+
+    pub(super) fn later(&self, why: &str) -> Failure {
+        Failure::Later { after: None, why: self.says(why) }
+    }
+
+    pub(super) fn never(&self, why: &str) -> Failure {
+        Failure::Final { why: self.says(why) }
+    }
+
+    fn says(&self, why: &str) -> String {
+        format!("can't {} {} {}: {why}", self.verb, self.resource, escaped(&self.of))
+    }
+
+    pub(super) fn failed(&self, error: &kube::Error) -> Failure {
+        match error {
+            kube::Error::Api(status) => self.refused(status),
+            // What an exec plugin printed can hold a token, and what a proxy's address holds can be a password.
+            kube::Error::Auth(_) => self.later("the credentials can't be read or renewed; look at the token file"),
+            kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
+                self.never("the kubeconfig names a proxy that is not supported; http and https are")
+            }
+            kube::Error::Service(_)
+            | kube::Error::HyperError(_)
+            | kube::Error::ReadEvents(_)
+            | kube::Error::FromUtf8(_)
+            | kube::Error::LinesCodecMaxLineLengthExceeded
+            // Half an answer.
+            | kube::Error::SerdeError(_) => self.later(&server_text(&chain(error))),
+            _ => self.never(&server_text(&chain(error))),
+        }
+    }
+
+    fn refused(&self, status: &Status) -> Failure {
+        let mut why = self.says("");
+        let _ = write!(why, "{} ({})", server_text(&status.message), status.code);
+        let after = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
+        let after = after.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        match status.code {
+            403 => {
+                let cause = |reason| {
+                    status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == reason)
+                };
+                // Not a matter of rights, though it has the same code.
+                if !cause("NamespaceTerminating") {
+                    let (verb, resource) = (self.verb, self.resource);
+                    let _ = write!(why, "; give ClusterRole {CLUSTER_ROLE} the verb \"{verb}\" on {resource}");
+                }
+                Failure::Final { why }
+            }
+            // 0: something between here and the API server that answers JSON of its own. 401: a token that has just run out
+            // is read anew within a minute.
+            0 | 401 | 408 | 429 | 500.. => Failure::Later { after, why },
+            _ => Failure::Final { why },
+        }
+    }
+}
+
+/// An error with everything that led to it.
+pub(super) fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// A text from outside, fit for a log line: escaped, short, without tokens.
+pub(super) fn server_text(text: &str) -> String {
+    // A page of any length is not gone through for three hundred characters of it.
+    let start: String = text.chars().take(4 * SERVER_TEXT).collect();
+    let shown = escaped(without_tokens(&start).trim());
+    match shown.char_indices().nth(SERVER_TEXT) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown,
+    }
+}
+
+/// Service-account tokens are JSON web tokens, which all begin with `{"` in base64. A server that repeats a request's
+/// headers in its answer would bring them into the log.
+fn without_tokens(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("eyJ") {
+        let (before, token) = rest.split_at(at);
+        let end = token.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c)).unwrap_or(token.len());
+        out.push_str(before);
+        out.push_str("[token]");
+        rest = &token[end..];
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::response::{StatusCause, StatusDetails};
+
+    use super::*;
+
+    const CALL: Call = Call { verb: "get", resource: "ephemeralrunners.actions.github.com", of: String::new() };
+
+    fn status(code: u16, message: &str) -> kube::Error {
+        kube::Error::Api(Box::new(Status::failure(message, "").with_code(code)))
+    }
+
+    fn details(retry_after_seconds: u32, cause: &str) -> StatusDetails {
+        let cause = StatusCause { reason: cause.to_owned(), message: String::new(), field: String::new() };
+        StatusDetails {
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: vec![cause],
+            retry_after_seconds,
+        }
+    }
+
+    #[test]
+    fn what_can_get_better_is_tried_again() {
+        for code in [0, 401, 408, 429, 500, 502, 503, 504] {
+            assert!(matches!(CALL.failed(&status(code, "x")), Failure::Later { after: None, .. }), "{code}");
+        }
+        for code in [400, 403, 404, 405, 409, 410, 422] {
+            assert!(matches!(CALL.failed(&status(code, "x")), Failure::Final { .. }), "{code}");
+        }
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let failure = CALL.failed(&kube::Error::Service(refused.into()));
+        assert!(matches!(&failure, Failure::Later { why, .. } if why.contains("refused")), "{failure:?}");
+        let busy = Status::failure("slow down", "TooManyRequests").with_code(429).with_details(details(7, ""));
+        let failure = CALL.failed(&kube::Error::Api(Box::new(busy)));
+        assert!(matches!(failure, Failure::Later { after: Some(after), .. } if after == Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn a_missing_right_is_named() {
+        let why = CALL.failed(&status(403, "no")).to_string();
+        for part in ["ClusterRole memguard", "\"get\"", "ephemeralrunners.actions.github.com"] {
+            assert!(why.contains(part), "{why}");
+        }
+        let ending = Status::failure("it ends", "Forbidden").with_code(403);
+        let ending = ending.with_details(details(0, "NamespaceTerminating"));
+        assert!(!CALL.failed(&kube::Error::Api(Box::new(ending))).to_string().contains("ClusterRole"));
+    }
+
+    #[test]
+    fn texts_of_servers_are_escaped_cut_and_without_tokens() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJr_dWJl-cm5ldGVz.c2ln";
+        let why = CALL.failed(&status(500, &format!("a\nb\x1b[2K Authorization: Bearer {token}; c"))).to_string();
+        assert!(why.contains("a\\nb\\u{1b}[2K Authorization: Bearer [token]; c"), "{why}");
+        let long = CALL.failed(&status(502, &"ü".repeat(100_000))).to_string();
+        assert_eq!(long.matches('ü').count(), SERVER_TEXT);
+        assert!(!server_text(&format!("{}{token}", "x".repeat(4 * SERVER_TEXT - 9))).contains("eyJ"));
+    }
+
+    #[test]
+    fn credentials_that_an_exec_plugin_printed_stay_hidden() {
+        let error = kube::client::AuthError::AuthExec("password hunter2".to_owned());
+        assert!(!CALL.failed(&kube::Error::Auth(error)).to_string().contains("hunter2"));
+    }
+}
