@@ -14,6 +14,7 @@ pub mod journal;
 pub mod kernel;
 pub mod kubernetes;
 pub mod protect;
+pub mod remote;
 pub mod respond;
 pub mod telemetry;
 pub mod trace;

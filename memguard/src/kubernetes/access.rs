@@ -18,10 +18,8 @@ use kube::{
 use serde::{Deserialize, Serialize};
 use tower::timeout::TimeoutLayer;
 
-use super::{
-    failure::{Call, Failure, chain, server_text},
-    watch::WATCH,
-};
+use super::{failure::Call, watch::WATCH};
+use crate::remote::{Failure, chain, server_text};
 
 /// A watch that says nothing for longer than the server lets it live is dead.
 const QUIET: Duration = Duration::from_secs(WATCH.as_secs() + 30);

@@ -6,7 +6,8 @@ use kube::{
 };
 use serde::Deserialize;
 
-use super::{failure::Failure, runner::RunnerRef};
+use super::runner::RunnerRef;
+use crate::remote::Failure;
 
 /// What came of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

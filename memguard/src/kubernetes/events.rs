@@ -14,12 +14,8 @@ use k8s_openapi::{
 use kube::{Client, api::PostParams, core::Request};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    failure::{Call, Failure},
-    pods::PodFacts,
-    runner::RunnerFacts,
-};
-use crate::telemetry::escaped;
+use super::{failure::Call, pods::PodFacts, runner::RunnerFacts};
+use crate::{remote::Failure, telemetry::escaped};
 
 /// Tells that something happened; [`NoticeAction`] says what was done.
 const REASON: &str = "MemoryLivelock";

@@ -1,33 +1,19 @@
-//! Requests that came to nothing: whether another try can help, and what to say of it.
+//! Requests to the Kubernetes API: in what words they are spoken of, and what their errors mean.
 
-use std::{error::Error as StdError, fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use kube::{Client, core::Status};
 
-use crate::telemetry::escaped;
+use crate::{
+    remote::{Failure, chain, server_text},
+    telemetry::escaped,
+};
 
 /// The role whose rules memguard's service account has.
 const CLUSTER_ROLE: &str = "memguard";
-/// Characters of a text that a server wrote. A proxy answers with pages of HTML.
-const SERVER_TEXT: usize = 300;
 /// For a request with its whole answer. The client has a limit of its own for the beginning of an answer; this one ends
 /// an answer that never ends.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Why a request came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// The same request can succeed later.
-    #[error("{why}")]
-    Later {
-        /// How long the server wants to be left alone.
-        after: Option<Duration>,
-        why: String,
-    },
-    /// Another try changes nothing.
-    #[error("{why}")]
-    Final { why: String },
-}
 
 /// What is asked for, in the words of RBAC.
 #[derive(Clone, Debug)]
@@ -109,47 +95,6 @@ impl Call {
     }
 }
 
-/// An error with everything that led to it.
-pub(super) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        source = error.source();
-    }
-    text
-}
-
-/// A text from outside, fit for a log line: escaped, short, without tokens.
-pub(super) fn server_text(text: &str) -> String {
-    // A page of any length is not gone through for three hundred characters of it.
-    let start: String = text.chars().take(4 * SERVER_TEXT).collect();
-    let shown = escaped(without_tokens(&start).trim());
-    match shown.char_indices().nth(SERVER_TEXT) {
-        Some((end, _)) => format!("{}…", &shown[..end]),
-        None => shown,
-    }
-}
-
-/// Service-account tokens are JSON web tokens, which all begin with `{"` in base64. A server that repeats a request's
-/// headers in its answer would bring them into the log.
-fn without_tokens(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("eyJ") {
-        let (before, token) = rest.split_at(at);
-        let end = token.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c)).unwrap_or(token.len());
-        out.push_str(before);
-        out.push_str("[token]");
-        rest = &token[end..];
-    }
-    out + rest
-}
-
 #[cfg(test)]
 mod tests {
     use kube::core::response::{StatusCause, StatusDetails};
@@ -199,16 +144,6 @@ mod tests {
         let ending = Status::failure("it ends", "Forbidden").with_code(403);
         let ending = ending.with_details(details(0, "NamespaceTerminating"));
         assert!(!CALL.failed(&kube::Error::Api(Box::new(ending))).to_string().contains("ClusterRole"));
-    }
-
-    #[test]
-    fn texts_of_servers_are_escaped_cut_and_without_tokens() {
-        let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJr_dWJl-cm5ldGVz.c2ln";
-        let why = CALL.failed(&status(500, &format!("a\nb\x1b[2K Authorization: Bearer {token}; c"))).to_string();
-        assert!(why.contains("a\\nb\\u{1b}[2K Authorization: Bearer [token]; c"), "{why}");
-        let long = CALL.failed(&status(502, &"ü".repeat(100_000))).to_string();
-        assert_eq!(long.matches('ü').count(), SERVER_TEXT);
-        assert!(!server_text(&format!("{}{token}", "x".repeat(4 * SERVER_TEXT - 9))).contains("eyJ"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Facts come in by a watch ([`watch()`]) and are read without waiting ([`Pods`]): the detection loop never depends on the
 //! network. Everything else is asked for after a kill, by whoever can wait: which job it was ([`job`]), the deletion of its
 //! runner ([`delete_runner`]), the event that explains it ([`tell`]). All of them say in the same way whether to try again
-//! ([`Failure`]). No pod is ever deleted: ARC would make one again with a runner configuration that is used up.
+//! ([`crate::remote::Failure`]). No pod is ever deleted: ARC would make one again with a runner configuration that is used up.
 
 mod access;
 mod delete;
@@ -18,7 +18,6 @@ mod watch;
 pub use access::{ConnectError, Right, check, client};
 pub use delete::{Deleted, delete_runner};
 pub use events::{Notice, NoticeAction, Regarding, tell};
-pub use failure::Failure;
 pub use pods::{ContainerFacts, Known, Owner, PodFacts, Pods};
 pub use runner::{Generation, JobFacts, RunnerFacts, RunnerRef, job};
 pub use watch::watch;

@@ -27,9 +27,10 @@ use serde::{Deserialize, Serialize};
 
 use self::objects::{EphemeralRunner, Runner, RunnersPod};
 use super::{
-    failure::{Call, Failure, server_text},
+    failure::Call,
     pods::{Owner, PodFacts},
 };
+use crate::remote::{Failure, server_text};
 
 /// Written by the container hooks of ARC's kubernetes mode on the pods that they make for a job.
 const RUNNER_POD: &str = "runner-pod";

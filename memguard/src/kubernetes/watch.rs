@@ -15,9 +15,10 @@ use kube::{
 };
 
 use super::{
-    failure::{Call, Failure},
+    failure::Call,
     pods::{Incoming, Pods},
 };
+use crate::remote::Failure;
 
 /// The server ends a watch after this long, and it is resumed; a connection that died silently is noticed soon after.
 pub(super) const WATCH: Duration = Duration::from_mins(2);

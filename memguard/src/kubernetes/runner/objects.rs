@@ -8,10 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{JobFacts, RunnerFacts, RunnerRef};
-use crate::{
-    kubernetes::{failure::server_text, pods::Owner},
-    telemetry::escaped,
-};
+use crate::{kubernetes::pods::Owner, remote::server_text, telemetry::escaped};
 
 const SCALE_SET: &str = "actions.github.com/scale-set-name";
 const VERSION: &str = "app.kubernetes.io/version";
