@@ -188,6 +188,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Err(error) = protect::lower_oom_score() {
         tracing::warn!(%error, "can't lower oom_score_adj: under memory pressure memguard may be chosen by the OOM killer");
     }
+    protect::no_core_dumps();
     let own = own_cgroup(root.path(), std::process::id());
     if own.is_none() {
         tracing::debug!("memguard's own cgroup is not below the root that it watches");
