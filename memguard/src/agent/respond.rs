@@ -1,5 +1,8 @@
 //! What the agent does about a verdict.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -7,14 +10,20 @@ use std::{
 
 use futures_util::future::Either;
 
-use super::Agent;
+use super::{Agent, whose::Whose};
 use crate::{
     cgroup::CgroupHandle,
     engine::{UnitId, Verdict},
     journal::{Incident, Stage},
-    respond::{ActionError, Actions, Decision, DryRun, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
+    respond::{
+        ActionError, Actions, Applies, Decision, DryRun, Ended, Method, Mode, PlanFacts, Planned, Spent, Suppressed,
+        fresh_check, plan,
+    },
     telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit, escaped},
 };
+
+/// Pods whose annotation is complained of, in one life of memguard.
+const MOST_COMPLAINTS: usize = 256;
 
 /// An action that has come to its end.
 #[derive(Debug)]
@@ -24,6 +33,7 @@ pub(super) struct Outcome {
     victim: CgroupName,
     on_behalf_of: CgroupName,
     method: Method,
+    because: String,
     verdict_to_action: Duration,
     result: Result<Ended, ActionError>,
 }
@@ -52,7 +62,6 @@ impl<A: Actions> Agent<A> {
         let Some(latest) = unit.latest.clone() else { return };
         let decided_at = super::unix_seconds();
         let incident = format!("mg-{decided_at}-{id}");
-        let on_behalf_of = unit.name.clone();
 
         // The victim may be another one than when the cgroup turned suspect: another container of the pod grew.
         let victim_path = self.tree.victim(&unit.path());
@@ -61,35 +70,48 @@ impl<A: Actions> Agent<A> {
             .take()
             .filter(|victim| victim_path.as_deref() == Some(victim.path()) && victim.check_identity().is_ok());
         let victim = armed.or_else(|| victim_path.as_deref().and_then(open_armed));
+        let unit_path = unit.path();
+        let whose = Whose::of(victim_path.as_deref().unwrap_or(&unit_path), self.pods.as_ref());
+        unit.name.pod = Whose::of(&unit_path, self.pods.as_ref()).name();
+        let on_behalf_of = unit.name.clone();
         let facts = PlanFacts {
+            now,
             root: self.tree.root(),
             owner: unit.handle.path(),
             victim: victim.as_ref().map(|victim| (UnitId(victim.inode()), victim.path())),
+            subject: whose.subject(self.tree.root(), &self.own_pod),
             own: &self.own,
             under_way: unit.kill_under_way,
-            within_budget: self.budget.allows(now, self.config.policy.budget),
+            ledger: &self.ledger,
             suspects,
             under_reclaim,
         };
+        let Planned { applies, decision } = plan(&facts, &self.config.policy);
+        if decision == Decision::Ignore {
+            tracing::debug!("livelock in {on_behalf_of}: not told, {}", applies.why());
+            return;
+        }
+        let Applies { mode, ref rule, .. } = applies;
         let mut record = Incident {
             id: incident.clone(),
             decided_at,
             boot_id: self.boot_id.clone(),
-            mode: self.config.mode,
+            mode,
             unit: id.0,
             cgroup: on_behalf_of.cgroup.clone(),
             victim: None,
             method: None,
+            rule: rule.clone(),
             evidence: verdict.terms.sentence(),
             stage: Stage::Planned,
         };
-        let decision = match (plan(&facts, &self.config.policy), victim) {
+        let decision = match (decision, victim) {
             (Decision::Suppress(reason), _) => Err(reason),
-            (Decision::End { .. }, None) => Err(Suppressed::NoVictim),
+            (Decision::Ignore, _) | (Decision::End { .. }, None) => Err(Suppressed::NoVictim),
             (Decision::End { method, .. }, Some(victim)) => {
                 (record.victim, record.method) = (Some(victim.inode()), Some(method));
                 // Before the last look, because the disk may take its moment.
-                if self.config.mode == Mode::Enforce {
+                if mode == Mode::Enforce {
                     self.journal.before(&record);
                 }
                 let thresholds = &self.config.engine.thresholds;
@@ -100,18 +122,19 @@ impl<A: Actions> Agent<A> {
         // First the kill, then the words: the log waits for nobody, but its lines take time to write down.
         let outcome = match decision {
             Ok((victim, method)) => {
-                let victim_name = CgroupName::new(self.tree.root(), victim.inode(), victim.path());
-                let action = match self.config.mode {
+                let victim_name = CgroupName::new(self.tree.root(), victim.inode(), victim.path()).of_pod(whose.name());
+                let action = match mode {
                     Mode::Enforce => Either::Left(self.actions.end(victim, method, self.config.kill_patience)),
-                    Mode::Observe => Either::Right(DryRun.end(victim, method, self.config.kill_patience)),
+                    Mode::Observe | Mode::Off => Either::Right(DryRun.end(victim, method, self.config.kill_patience)),
                 };
                 let verdict_to_action = decided.elapsed();
                 unit.kill_under_way = true;
-                self.budget.spend(now);
-                if self.config.mode == Mode::Enforce {
+                let (namespace, pod_uid) = (whose.namespace(), whose.pod_uid());
+                self.ledger.spend(Spent { at: now, mode, namespace, pod_uid });
+                if mode == Mode::Enforce {
                     self.suspects.forget(id);
                 }
-                let on_behalf_of = on_behalf_of.clone();
+                let (on_behalf_of, because) = (on_behalf_of.clone(), applies.why());
                 self.actions_under_way.spawn(async move {
                     let result = action.await;
                     Outcome {
@@ -120,6 +143,7 @@ impl<A: Actions> Agent<A> {
                         victim: victim_name,
                         on_behalf_of,
                         method,
+                        because,
                         verdict_to_action,
                         result,
                     }
@@ -139,7 +163,7 @@ impl<A: Actions> Agent<A> {
             verdict.terms.sentence(),
         );
         // In observe mode nothing changes, so one verdict for one livelock is enough.
-        if self.config.mode == Mode::Enforce {
+        if applies.may_act_later() {
             self.engine.acted(id, verdict.at);
             if let Some(recorder) = &mut self.recorder {
                 recorder.acted(id, verdict.at);
@@ -147,7 +171,9 @@ impl<A: Actions> Agent<A> {
         }
         emit(&Event::Verdict(Box::new(VerdictEvent {
             incident: incident.clone(),
-            mode: self.config.mode,
+            mode,
+            rule: rule.clone(),
+            because: applies.why(),
             unit: on_behalf_of.clone(),
             suspect_for_s: verdict.at.saturating_sub(verdict.suspect_since).as_secs_f64(),
             verdict,
@@ -157,7 +183,18 @@ impl<A: Actions> Agent<A> {
         })));
         if let Some(reason) = outcome {
             self.summary.suppressed(&incident, &escaped(&reason.to_string()));
-            emit(&Event::Suppressed(Box::new(SuppressedAction { incident, unit: on_behalf_of, reason })));
+            emit(&Event::Suppressed(Box::new(SuppressedAction {
+                incident,
+                unit: on_behalf_of,
+                rule: rule.clone(),
+                reason,
+            })));
+        }
+        if let Some((pod, sentence)) = whose.nonsense()
+            && self.complained.len() < MOST_COMPLAINTS
+            && self.complained.insert(pod.to_owned())
+        {
+            tracing::warn!("{sentence}");
         }
     }
 
@@ -180,6 +217,8 @@ impl<A: Actions> Agent<A> {
             victim: outcome.victim,
             on_behalf_of: outcome.on_behalf_of,
             method: outcome.method,
+            rule: record.rule,
+            because: outcome.because,
             verdict_to_action_ms: outcome.verdict_to_action.as_secs_f64() * 1e3,
             ended,
             error,

@@ -105,6 +105,7 @@ fn show(incident: &Incident) -> String {
         ("incident", incident.id.clone()),
         ("decided", time(incident.decided_at)),
         ("mode", incident.mode.to_string()),
+        ("rule", incident.rule.clone()),
         ("cgroup", incident.cgroup.clone()),
         ("its id", incident.unit.to_string()),
         ("to end", incident.victim.map_or_else(|| "nothing".to_owned(), |id| format!("cgroup {id}"))),
@@ -138,6 +139,7 @@ mod tests {
             cgroup: "a.scope\n2026 KILLED".to_owned(),
             victim: Some(8),
             method: Some(Method::Kill),
+            rule: "ci".to_owned(),
             evidence: "memory at 100 % of memory.max; limit hit 9.0 times/s".to_owned(),
             stage: Stage::Done { ended: Ended::Dead { write_us: 9, empty_after_ms: 12 } },
         }
@@ -155,7 +157,9 @@ mod tests {
     #[test]
     fn all_of_one() {
         let text = show(&incident());
-        for part in ["enforce", "cgroup 8", "cgroup.kill", "  limit hit 9.0 times/s\n", "empty after 12 ms"] {
+        for part in
+            ["enforce", "rule      ci\n", "cgroup 8", "cgroup.kill", "  limit hit 9.0 times/s\n", "empty after 12 ms"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!(time(u64::MAX), u64::MAX.to_string());

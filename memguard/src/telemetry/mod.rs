@@ -10,5 +10,5 @@ mod summary;
 pub use events::{Action, Cost, Event, RefaultReport, Started, StateChange, SuppressedAction, VerdictEvent, emit};
 pub use histogram::RefaultHistogram;
 pub use logs::{LogFormat, LogGuard, init};
-pub use name::{CgroupName, escaped, shown};
+pub use name::{CgroupName, PodName, escaped, shown};
 pub use summary::Summary;
