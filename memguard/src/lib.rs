@@ -10,6 +10,7 @@ pub mod config;
 pub mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod github;
 pub mod journal;
 pub mod kernel;
 pub mod kubernetes;

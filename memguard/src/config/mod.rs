@@ -11,8 +11,12 @@
 //! [policy]
 //! mode = "enforce"
 //! only = ["kubepods.slice/**"]
+//!
+//! [github]
+//! credentials = "/etc/memguard/github"
 //! ```
 
+mod github;
 mod policy;
 
 use std::{
@@ -22,9 +26,12 @@ use std::{
 
 use toml::{Table, Value};
 
-pub use self::policy::PolicySettings;
 use self::policy::written as written_policy;
-use crate::engine::{KNOBS, Ramp, Settings};
+pub use self::{github::GitHubSettings, policy::PolicySettings};
+use crate::{
+    engine::{KNOBS, Ramp, Settings},
+    remote::without_tokens,
+};
 
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,8 @@ pub enum ConfigError {
 pub struct Configuration {
     pub engine: Settings,
     pub policy: PolicySettings,
+    /// `None`: GitHub is asked for nothing.
+    pub github: Option<GitHubSettings>,
 }
 
 /// Reads a configuration. What the file does not say is as in [`Settings::profile`] and [`PolicySettings::default`].
@@ -49,7 +58,8 @@ pub fn read(path: &Path) -> Result<Configuration, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
         path: path.to_owned(),
-        what: error.to_string().trim().to_owned(),
+        // It shows the line, and somebody may have written a token there.
+        what: without_tokens(error.to_string().trim()),
     })?;
     configuration(&table).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
 }
@@ -93,7 +103,8 @@ struct Problems(Vec<String>);
 
 impl Problems {
     fn add(&mut self, name: &str, value: &Value, remedy: &str) {
-        self.0.push(format!("{name} = {value}: {remedy}"));
+        // Somebody may have written a token there.
+        self.0.push(format!("{name} = {}: {remedy}", without_tokens(&value.to_string())));
     }
 
     fn unknown(&mut self, name: &str, known: &[&str]) {
@@ -111,8 +122,11 @@ pub(crate) fn configuration(table: &Table) -> Result<Configuration, Vec<String>>
                 problems.0.extend(result.engine.contradiction().map(|what| format!("engine: {what}")));
             }
             ("policy", Value::Table(policy)) => result.policy = policy::read(policy, &mut problems),
-            ("engine" | "policy", other) => problems.add(key, other, &format!("write it as a table, [{key}]")),
-            _ => problems.unknown(key, &["engine", "policy"]),
+            ("github", Value::Table(github)) => result.github = github::read(github, &mut problems),
+            ("engine" | "policy" | "github", other) => {
+                problems.add(key, other, &format!("write it as a table, [{key}]"));
+            }
+            _ => problems.unknown(key, &["engine", "policy", "github"]),
         }
     }
     if problems.0.is_empty() { Ok(result) } else { Err(problems.0) }
@@ -211,7 +225,8 @@ fn ramp(value: &Value) -> Option<Ramp> {
 /// A configuration as a file, each setting with what it is for.
 #[must_use]
 pub fn written(configuration: &Configuration) -> String {
-    format!("{}\n{}", written_engine(&configuration.engine), written_policy(&configuration.policy))
+    let Configuration { engine, policy, github } = configuration;
+    format!("{}\n{}\n{}", written_engine(engine), written_policy(policy), github::written(github.as_ref()))
 }
 
 fn written_engine(settings: &Settings) -> String {
@@ -292,7 +307,7 @@ mod tests {
         )
         .unwrap_err();
         for (name, remedy) in [
-            ("color", "there are: engine, policy"),
+            ("color", "there are: engine, policy, github"),
             ("engine.profile = \"brave\"", "careful"),
             ("engine.hold_s = 0", "1 to 3600"),
             ("engine.window_s = 2.5", "2 to 60"),

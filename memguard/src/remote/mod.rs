@@ -3,4 +3,4 @@
 mod failure;
 
 pub use failure::Failure;
-pub(crate) use failure::{chain, server_text};
+pub(crate) use failure::{chain, server_text, without_tokens};
