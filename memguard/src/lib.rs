@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod github;
 pub mod journal;
 pub mod kernel;
 pub mod kubernetes;

@@ -260,6 +260,7 @@ fn wishes(remote: Option<&Remote>, applies: &Applies) -> Wishes {
     Wishes {
         cancel_after_oom: applies.cancel_after_oom,
         force_cancel: applies.force_cancel.unwrap_or(all.force_cancel),
+        ..all
     }
 }
 

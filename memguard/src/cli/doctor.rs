@@ -13,7 +13,9 @@ use serde::Serialize;
 use super::reach::ReachArgs;
 use crate::{
     cgroup::{CgroupRoot, RootFacts},
+    config::Configuration,
     doctor::{self, Finding, Grade},
+    github::GitHub,
     kernel::{Facts, HookState, Kernel, Level, Plan, Privileges},
     telemetry::{LogFormat, init},
     tracer::{self, Limits, TracerCost, embedded_object},
@@ -67,7 +69,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let _log = init(LogFormat::Text, false);
     let root = CgroupRoot::new(&args.cgroup_root);
     let (mut facts, btf) = Facts::gather(&root, embedded_object().is_some());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     // Really attached, and detached again at the end: only so is it known what the kernel refuses.
     let started = runtime.block_on(async { tracer::start(&mut facts, btf, Limits::default(), false) });
     let (plan, tracer, load_error) = match started {
@@ -82,8 +84,24 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let cost = tracer.as_ref().map(|(tracer, ring)| tracer.cost(ring));
     let swap = std::fs::read_to_string("/proc/swaps").ok().map(|swaps| doctor::swap_is_on(&swaps));
     let mut findings = doctor::node(&facts, &plan, swap);
-    findings.extend(args.config.as_deref().map(configuration));
-    runtime.block_on(args.reach.look(&mut findings));
+    let configured = args.config.as_deref().map(configuration);
+    let github = configured.as_ref().and_then(|(_, configured)| configured.github.as_ref());
+    runtime.block_on(async {
+        args.reach.look(&mut findings).await;
+        if let Some(settings) = github {
+            match GitHub::new(&settings.connection) {
+                Ok(client) => findings.extend(doctor::github(client.doctor().await)),
+                Err(error) => findings.push(Finding::of(
+                    "github",
+                    Grade::Bad,
+                    error.to_string(),
+                    "memguard would not start with it",
+                    "put the credentials right",
+                )),
+            }
+        }
+    });
+    findings.extend(configured.map(|(finding, _)| finding));
     let report = Report { findings, ..report(&facts, &plan, cost.as_ref(), load_error.as_deref()) };
     let mut out = std::io::stdout().lock();
     let written = if args.json {
@@ -139,17 +157,20 @@ fn report<'a>(
     }
 }
 
-/// Whether the file can be used.
-fn configuration(path: &Path) -> Finding {
+/// Whether the file can be used, and what it says; the defaults where it can't.
+fn configuration(path: &Path) -> (Finding, Configuration) {
     match crate::config::read(path) {
-        Ok(_) => Finding::good("configuration", path.display().to_string(), "has no mistakes"),
-        Err(error) => Finding::of(
-            "configuration",
-            Grade::Bad,
-            error.to_string(),
-            "memguard would not start with it",
-            "mend it; `memguard config show` prints one with every setting explained",
-        ),
+        Ok(configured) => (Finding::good("configuration", path.display().to_string(), "has no mistakes"), configured),
+        Err(error) => {
+            let finding = Finding::of(
+                "configuration",
+                Grade::Bad,
+                error.to_string(),
+                "memguard would not start with it",
+                "mend it; `memguard config show` prints one with every setting explained",
+            );
+            (finding, Configuration::default())
+        }
     }
 }
 

@@ -6,8 +6,9 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use crate::{
-    config::KubernetesSettings,
+    config::{GitHubSettings, KubernetesSettings},
     doctor::{self, Finding, Grade},
+    github::GitHub,
     journal::Pen,
     kubernetes,
     remote::{self, Reach, Remote, Setup, Wishes},
@@ -83,16 +84,38 @@ impl ReachArgs {
     }
 
     /// Starts what talks to the outside; `None` where there is no Kubernetes.
-    pub(super) fn start(&self, kubernetes: KubernetesSettings, pen: Pen) -> anyhow::Result<Option<Remote>> {
+    pub(super) fn start(
+        &self,
+        kubernetes: KubernetesSettings,
+        github: Option<&GitHubSettings>,
+        pen: Pen,
+    ) -> anyhow::Result<Option<Remote>> {
         if !self.on() {
+            if github.is_some() {
+                tracing::warn!(
+                    "[github] has no effect without Kubernetes: only a runner's object says which run is whose"
+                );
+            }
             return Ok(None);
         }
+        let client = github.map(|settings| GitHub::new(&settings.connection)).transpose()?;
         let setup = Setup {
             kubeconfig: self.kubeconfig.clone(),
             node: self.node()?,
             timeout: kubernetes.timeout,
-            reach: Reach { events: kubernetes.events, delete_runner: kubernetes.delete_runner, ..Reach::default() },
-            wishes: Wishes::default(),
+            reach: Reach {
+                events: kubernetes.events,
+                delete_runner: kubernetes.delete_runner,
+                github: client.is_some(),
+                cancel: github.is_some_and(|github| github.cancel),
+                check_run: github.is_some_and(|github| github.check_run),
+            },
+            wishes: github.map_or_else(Wishes::default, |github| Wishes {
+                force_cancel: github.force_cancel,
+                watch_s: github.force_cancel_after.as_secs(),
+                ..Wishes::default()
+            }),
+            github: client,
         };
         let remote = remote::start(setup, pen).context("--kubernetes off goes on without Kubernetes")?;
         Ok(Some(remote))

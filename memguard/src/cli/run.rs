@@ -14,6 +14,7 @@ use super::{engine::EngineArgs, reach::ReachArgs, reload};
 use crate::{
     agent::{Agent, Config, InForce},
     cgroup::{CgroupRoot, own_cgroup},
+    config::Configuration,
     engine::Settings,
     journal::{Journal, Opened},
     kernel::{Facts, Level, Plan},
@@ -227,7 +228,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let remote = if args.record_only {
         None
     } else {
-        args.reach.start(args.engine.configuration()?.kubernetes, journal.pen())?
+        let Configuration { kubernetes, github, .. } = args.engine.configuration()?;
+        args.reach.start(kubernetes, github.as_ref(), journal.pen())?
     };
     let recorder = match &args.record {
         Some(path) => Some(recorder(path, &facts.kernel.release, &plan, &config.engine)?),

@@ -15,8 +15,12 @@
 //! name = "databases"
 //! namespaces = ["db-*"]
 //! mode = "off"
+//!
+//! [github]
+//! credentials = "/etc/memguard/github"
 //! ```
 
+mod github;
 mod kubernetes;
 mod policy;
 
@@ -27,9 +31,10 @@ use std::{
 
 use toml::{Table, Value};
 
-pub use self::kubernetes::KubernetesSettings;
+pub use self::{github::GitHubSettings, kubernetes::KubernetesSettings};
 use crate::{
     engine::{KNOBS, Ramp, Settings},
+    remote::without_tokens,
     respond::Policy,
 };
 
@@ -50,6 +55,8 @@ pub struct Configuration {
     pub engine: Settings,
     pub policy: Policy,
     pub kubernetes: KubernetesSettings,
+    /// `None`: GitHub is asked for nothing.
+    pub github: Option<GitHubSettings>,
 }
 
 /// Reads a configuration. What the file does not say is as in [`Settings::profile`] and [`Policy::default`].
@@ -57,7 +64,8 @@ pub fn read(path: &Path) -> Result<Configuration, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
         path: path.to_owned(),
-        what: error.to_string().trim().to_owned(),
+        // It shows the line, and somebody may have written a token there.
+        what: without_tokens(error.to_string().trim()),
     })?;
     configuration(&table).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
 }
@@ -101,7 +109,8 @@ struct Problems(Vec<String>);
 
 impl Problems {
     fn add(&mut self, name: &str, value: &Value, remedy: &str) {
-        self.0.push(format!("{name} = {value}: {remedy}"));
+        // Somebody may have written a token there.
+        self.0.push(format!("{name} = {}: {remedy}", without_tokens(&value.to_string())));
     }
 
     fn unknown(&mut self, name: &str, known: &[&str]) {
@@ -120,10 +129,11 @@ pub(crate) fn configuration(table: &Table) -> Result<Configuration, Vec<String>>
             }
             ("policy", Value::Table(policy)) => result.policy = policy::read(policy, &mut problems),
             ("kubernetes", Value::Table(table)) => result.kubernetes = kubernetes::read(table, &mut problems),
-            ("engine" | "policy" | "kubernetes", other) => {
+            ("github", Value::Table(github)) => result.github = github::read(github, &mut problems),
+            ("engine" | "policy" | "kubernetes" | "github", other) => {
                 problems.add(key, other, &format!("write it as a table, [{key}]"));
             }
-            _ => problems.unknown(key, &["engine", "policy", "kubernetes"]),
+            _ => problems.unknown(key, &["engine", "policy", "kubernetes", "github"]),
         }
     }
     if problems.0.is_empty() { Ok(result) } else { Err(problems.0) }
@@ -226,6 +236,7 @@ pub fn written(configuration: &Configuration) -> String {
         written_engine(&configuration.engine),
         policy::written(&configuration.policy),
         kubernetes::written(&configuration.kubernetes),
+        github::written(configuration.github.as_ref()),
     ]
     .join("\n")
 }
@@ -308,7 +319,7 @@ mod tests {
         )
         .unwrap_err();
         for (name, remedy) in [
-            ("color", "there are: engine, policy, kubernetes"),
+            ("color", "there are: engine, policy, kubernetes, github"),
             ("engine.profile = \"brave\"", "careful"),
             ("engine.hold_s = 0", "1 to 3600"),
             ("engine.window_s = 2.5", "2 to 60"),

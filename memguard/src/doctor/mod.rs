@@ -1,12 +1,14 @@
 //! What an operator should know before memguard is relied on: each fact, what it means, and what to do about it.
 
 mod cluster;
+mod github;
 mod node;
 
 use serde::Serialize;
 
 pub use self::{
     cluster::cluster,
+    github::github,
     node::{node, swap_is_on},
 };
 

@@ -48,12 +48,15 @@ pub(crate) fn server_text(text: &str) -> String {
     }
 }
 
-/// Service-account tokens are JSON web tokens, which all begin with `{"` in base64. A server that repeats a request's
-/// headers in its answer would bring them into the log.
-fn without_tokens(text: &str) -> String {
+/// How tokens begin: JSON web tokens, as those of service accounts are, with `{"` in base64, and GitHub's, each kind with a
+/// prefix of its own.
+const TOKENS: [&str; 7] = ["eyJ", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"];
+
+/// A server that repeats a request's headers in its answer would bring its token into the log.
+pub(crate) fn without_tokens(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find("eyJ") {
+    while let Some(at) = TOKENS.iter().filter_map(|start| rest.find(start)).min() {
         let (before, token) = rest.split_at(at);
         let end = token.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c)).unwrap_or(token.len());
         out.push_str(before);
@@ -72,6 +75,8 @@ mod tests {
         let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJr_dWJl-cm5ldGVz.c2ln";
         let shown = server_text(&format!("a\nb\x1b[2K Authorization: Bearer {token}; c"));
         assert_eq!(shown, "a\\nb\\u{1b}[2K Authorization: Bearer [token]; c");
+        let shown = server_text("is ghs_0123456789abcdefABCDEF or github_pat_11AA_bb.");
+        assert_eq!(shown, "is [token] or [token]");
         assert_eq!(server_text(&"ü".repeat(100_000)).matches('ü').count(), SERVER_TEXT);
         assert!(!server_text(&format!("{}{token}", "x".repeat(4 * SERVER_TEXT - 9))).contains("eyJ"));
     }

@@ -26,4 +26,4 @@ pub use self::{
     thread::{Remote, Setup, SetupError, start},
     workload::Workload,
 };
-pub(crate) use failure::{chain, server_text};
+pub(crate) use failure::{chain, server_text, without_tokens};

@@ -22,14 +22,27 @@ pub struct Reach {
 }
 
 /// What the rule that led to the incident wants of GitHub.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Wishes {
     /// Cancel the run also where the kernel's OOM killer ended a process and the runner lives.
     #[serde(default)]
     pub cancel_after_oom: bool,
-    /// Force a cancellation that has not come through after a minute.
+    /// Force a cancellation that has not come through.
     #[serde(default)]
     pub force_cancel: bool,
+    /// So many seconds a cancelled run is watched, before it is forced or let be.
+    #[serde(default = "a_minute")]
+    pub watch_s: u64,
+}
+
+const fn a_minute() -> u64 {
+    60
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self { cancel_after_oom: false, force_cancel: false, watch_s: a_minute() }
+    }
 }
 
 /// What there will be to do once the container was ended. Kept with the incident before that is begun.

@@ -1,29 +1,49 @@
 //! The API server and GitHub themselves.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use kube::Client;
 
 use super::outside::{Cancelled, Check, Outside, Run, RunJob, RunRef};
 use crate::{
+    github::{self, CheckRun, Conclusion, GitHub, Repository, Told},
     kubernetes::{self, Deleted, Notice, RunnerFacts, RunnerRef},
     remote::Failure,
 };
+
+/// What stands in a commit's list of checks.
+const CHECK: &str = "memguard";
 
 /// Asks the real ones.
 #[derive(Clone)]
 pub struct Real {
     kubernetes: Client,
+    /// `None` without credentials.
+    github: Option<GitHub>,
 }
 
 impl std::fmt::Debug for Real {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Real").finish_non_exhaustive()
+        f.debug_struct("Real").field("github", &self.github).finish_non_exhaustive()
     }
 }
 
 impl Real {
     #[must_use]
-    pub const fn new(kubernetes: Client) -> Self {
-        Self { kubernetes }
+    pub const fn new(kubernetes: Client, github: Option<GitHub>) -> Self {
+        Self { kubernetes, github }
+    }
+
+    /// The GitHub that a run is on, if these credentials are for it, and the run's repository.
+    fn at(&self, run: &RunRef) -> Result<(&GitHub, Repository), Failure> {
+        let never = |why: String| Failure::Final { why };
+        let github =
+            self.github.as_ref().ok_or_else(|| never("no credentials for GitHub are configured".to_owned()))?;
+        let url = run.config_url.as_deref();
+        github
+            .serves(url.ok_or_else(|| never("the runner's object does not say which GitHub it is for".to_owned()))?)?;
+        let repository = run.repository.parse().map_err(|error: github::BadRepository| never(error.to_string()))?;
+        Ok((github, repository))
     }
 }
 
@@ -40,23 +60,62 @@ impl Outside for Real {
         kubernetes::tell(&self.kubernetes, notice).await
     }
 
-    async fn run(&self, _: &RunRef) -> Result<Run, Failure> {
-        Err(no_github())
+    async fn run(&self, run: &RunRef) -> Result<Run, Failure> {
+        let (github, repository) = self.at(run)?;
+        let found = github.run(&repository, run.run_id).await?;
+        Ok(Run {
+            over: found.completed().then(|| found.conclusion.unwrap_or_else(|| "completed".to_owned())),
+            head_sha: found.head_sha,
+            url: Some(found.html_url).filter(|url| !url.is_empty()),
+        })
     }
 
-    async fn jobs_on(&self, _: &RunRef, _: &str) -> Result<Vec<RunJob>, Failure> {
-        Err(no_github())
+    async fn jobs_on(&self, run: &RunRef, runner_name: &str) -> Result<Vec<RunJob>, Failure> {
+        let (github, repository) = self.at(run)?;
+        let jobs = github.jobs_on(&repository, run.run_id, runner_name).await?;
+        let told = |job: github::RunJob| RunJob {
+            over: (job.status == "completed").then(|| job.conclusion.unwrap_or_else(|| "completed".to_owned())),
+            name: job.name,
+            url: job.html_url,
+        };
+        Ok(jobs.into_iter().map(told).collect())
     }
 
-    async fn cancel(&self, _: &RunRef, _: bool) -> Result<Cancelled, Failure> {
-        Err(no_github())
+    async fn cancel(&self, run: &RunRef, force: bool) -> Result<Cancelled, Failure> {
+        let (github, repository) = self.at(run)?;
+        let answer = if force {
+            github.force_cancel(&repository, run.run_id).await?
+        } else {
+            github.cancel(&repository, run.run_id).await?
+        };
+        Ok(match answer {
+            github::Cancelled::Accepted => Cancelled::Accepted,
+            github::Cancelled::NotPossible { why } => {
+                tracing::debug!(run = run.run_id, "GitHub does not cancel it: {why}");
+                Cancelled::NotPossible
+            }
+        })
     }
 
-    async fn check(&self, _: &RunRef, _: Check) -> Result<String, Failure> {
-        Err(no_github())
+    async fn check(&self, run: &RunRef, check: Check) -> Result<String, Failure> {
+        let (github, repository) = self.at(run)?;
+        let at = UNIX_EPOCH + Duration::from_millis(check.at);
+        let check = CheckRun {
+            head_sha: check.head_sha,
+            name: CHECK.to_owned(),
+            external_id: check.incident,
+            title: check.title,
+            summary: check.summary,
+            text: None,
+            // The job's own check run fails or is cancelled; this one explains, and must not fail a commit a second time.
+            conclusion: Conclusion::Neutral,
+            started_at: at,
+            completed_at: at,
+            details_url: check.url,
+        };
+        Ok(match github.tell_check(&repository, &check).await? {
+            Told::Check { id, .. } => format!("made, {id}"),
+            Told::Status { instead } => format!("a commit status instead: {instead}"),
+        })
     }
-}
-
-fn no_github() -> Failure {
-    Failure::Final { why: "no credentials for GitHub are configured".to_owned() }
 }

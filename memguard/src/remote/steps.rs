@@ -18,8 +18,6 @@ use crate::{
 
 /// Between two looks at a run that is being cancelled.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// For so long a run that is being cancelled is watched, and again after it was forced.
-const WATCH: Duration = Duration::from_mins(1);
 /// GitHub may list a job some time after a runner has it.
 const UNTIL_LISTED: Duration = Duration::from_mins(2);
 /// ARC from this version on deletes the runner of a failed job itself; it is given so long for it.
@@ -116,7 +114,7 @@ fn job(workload: &Workload) -> Result<(RunRef, &JobFacts), Attempt> {
     Ok((run, job))
 }
 
-/// Looks, cancels, looks again for a minute, and forces it if that is wanted.
+/// Looks, cancels, looks again for a minute or as configured, and forces it if that is wanted.
 ///
 /// Before each request that changes something GitHub has to say that a job of this run is on this runner, and is not
 /// over: what stands in the runner's object may be older than the run, or, in the older ARC, a job's own words.
@@ -138,7 +136,7 @@ async fn cancel<O: Outside>(
             None => format!("the run was over ({conclusion})"),
         }));
     }
-    let waited = |since: u64| now.saturating_sub(since) >= milliseconds(WATCH);
+    let waited = |since: u64| now.saturating_sub(since) >= incident.wishes.watch_s.saturating_mul(1000);
     let force = match (open.asked, open.forced) {
         (None, _) => false,
         (Some(asked), None) if waited(asked) && incident.wishes.force_cancel => true,

@@ -17,6 +17,7 @@ use super::{
     workload::Workload,
 };
 use crate::{
+    github::GitHub,
     journal::{Incident, Pen},
     kubernetes::{self, ConnectError, Pods},
     workload::Place,
@@ -38,6 +39,8 @@ pub struct Setup {
     pub timeout: Duration,
     pub reach: Reach,
     pub wishes: Wishes,
+    /// Its credentials are read already.
+    pub github: Option<GitHub>,
 }
 
 /// Why it can't be reached.
@@ -67,7 +70,7 @@ pub fn start(setup: Setup, pen: Pen) -> Result<Remote, SetupError> {
     let (asks, inbox) = channel(MOST_WAITING);
     let (tell, ready) = sync_channel(1);
     let (pods, known) = (Pods::default(), KnownRunners::default());
-    let Setup { kubeconfig, node, timeout, reach, wishes } = setup;
+    let Setup { kubeconfig, node, timeout, reach, wishes, github } = setup;
     let (watched, found) = (pods.clone(), known.clone());
     let thread = thread::Builder::new().name("remote".to_owned()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
@@ -86,7 +89,7 @@ pub fn start(setup: Setup, pen: Pen) -> Result<Remote, SetupError> {
                 }
             };
             let _ = tell.send(Ok(()));
-            let worker = Worker::new(Real::new(client.clone()), pen, found);
+            let worker = Worker::new(Real::new(client.clone(), github), pen, found);
             tokio::select! {
                 () = kubernetes::watch(client, &node, watched) => {}
                 () = worker.run(inbox) => {}
