@@ -6,6 +6,7 @@ mod fuzz;
 mod lab;
 mod lint;
 mod paths;
+mod prism;
 mod process;
 mod run;
 mod setup;

@@ -6,12 +6,12 @@ use memguard_lab::MemguardMode;
 
 use crate::{
     lab::{self, Options, Planned, accel, kernels},
-    lint, process, setup, ui,
+    lint, prism, process, setup, ui,
 };
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the VMs: format, lints, unit tests and the eBPF build only.
+    /// Leave out the VMs: format, lints, unit tests, requests against GitHub's description and the eBPF build only.
     #[arg(long)]
     no_lab: bool,
 
@@ -55,6 +55,8 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
     parts.time("format", lint::format)?;
     parts.time("lints", || lint::clippy().and_then(|()| lint::deny()))?;
     parts.time("unit tests", unit_tests)?;
+    parts.time("setup: GitHub's own description", setup::for_description)?;
+    parts.time("GitHub's own description", prism::test)?;
     parts.time("setup: what building needs", setup::for_building)?;
     parts.time("eBPF build", || crate::build::object().map(drop))?;
     if args.no_lab {

@@ -12,7 +12,7 @@ use crate::{
         image, kernels,
         qemu::{self, Qemu},
     },
-    process, ui,
+    prism, process, ui,
 };
 
 #[derive(Debug, clap::Args)]
@@ -71,10 +71,29 @@ const NEEDS: &[Need] = &[
         check: image_check,
         install: || image::ensure().map(drop),
     },
+    Need {
+        name: "node",
+        purpose: "runs Prism",
+        check: || Ok(program_check("node", "nodejs")),
+        install: || apt::install(&["nodejs".to_owned()]),
+    },
+    Need {
+        name: "npm",
+        purpose: "fetches Prism",
+        check: || Ok(program_check("npm", "npm")),
+        install: || apt::install(&["npm".to_owned()]),
+    },
+    Need {
+        name: "Prism",
+        purpose: "holds memguard's requests against GitHub's own description",
+        check: prism_check,
+        install: prism::install,
+    },
 ];
 
-/// Names of the needs that building takes; the rest is for the lab.
+/// Names of the needs that building takes, and of those for requests to GitHub; the rest is for the lab.
 const FOR_BUILDING: &[&str] = &["eBPF toolchain", "bpf-linker"];
+const FOR_DESCRIPTION: &[&str] = &["node", "npm", "Prism"];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.check {
@@ -107,7 +126,13 @@ pub(crate) fn for_building() -> anyhow::Result<()> {
 
 /// Installs what the lab needs and is missing, but for kernels, which are fetched as they are asked for.
 pub(crate) fn for_lab() -> anyhow::Result<()> {
-    install(NEEDS.iter().filter(|need| need.name != "kernels"))
+    install(NEEDS.iter().filter(|need| need.name != "kernels" && !FOR_DESCRIPTION.contains(&need.name)))
+}
+
+/// Installs what it takes to hold requests against GitHub's description. With that there, npm is not needed any more.
+pub(crate) fn for_description() -> anyhow::Result<()> {
+    let there = prism::cached()?.is_some();
+    install(NEEDS.iter().filter(|need| FOR_DESCRIPTION.contains(&need.name) && !(there && need.name == "npm")))
 }
 
 fn install<'n>(needs: impl Iterator<Item = &'n Need>) -> anyhow::Result<()> {
@@ -147,6 +172,13 @@ fn linker_check() -> anyhow::Result<State> {
     Ok(match toolchain.linker() {
         Some(path) => State::Ready(format!("{} for LLVM {}", path.display(), toolchain.llvm)),
         None => State::Missing { remedy: toolchain.linker_remedy() },
+    })
+}
+
+fn prism_check() -> anyhow::Result<State> {
+    Ok(match prism::cached()? {
+        Some(path) => State::Ready(path.display().to_string()),
+        None => State::Missing { remedy: "`cargo xtask setup` fetches it with npm".to_owned() },
     })
 }
 
