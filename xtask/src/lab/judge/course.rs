@@ -19,6 +19,9 @@ const SMOOTH_S: f64 = 5.0;
 const STEPS: f64 = 8.0;
 const SMOOTHEST_S: f64 = 30.0;
 
+/// Work that does so many times what it did before the trouble had hardly begun then: a fifth of that is no hang.
+const HARDLY_BEGUN: f64 = 5.0;
+
 /// What happened in a container. Times are the guest's `CLOCK_MONOTONIC` in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Course {
@@ -263,6 +266,9 @@ impl Run<'_> {
         };
         let from = at_limit.unwrap_or(self.trouble).max(self.trouble);
         course.share = work.share(from, work.until).map(rounded);
+        if course.share.is_some_and(|share| share > HARDLY_BEGUN) {
+            course.untold = Some("hardly begun before the trouble, so there is nothing to compare with".to_owned());
+        }
         let worst = work.moments(from, work.until, HANG_S).map(|(_, share)| share).reduce(f64::min);
         course.worst = worst.map(rounded);
         if at_limit.is_some() {
