@@ -65,6 +65,8 @@ pub struct Counters {
     pub stall_ns: u64,
     /// Wall time in ns during which at least one task was so stalled.
     pub stall_wall_ns: u64,
+    /// Those of [`Counters::refaults`] that belong to files which this cgroup executes: had a major fault on their text.
+    pub text_refaults: u64,
     /// Major faults on program text whose piece ([`text_piece_shift`]) had its last one at most [`RETURN_BOUNDS_NS`]
     /// ago: text that was thrown out and is wanted again. Those of new text are in none.
     pub text_returns: [u64; RETURN_BUCKETS],
@@ -89,6 +91,7 @@ impl Counters {
             oom_victims,
             stall_ns,
             stall_wall_ns,
+            text_refaults,
             text_returns,
             cycle_ns_log2,
         } = other;
@@ -105,6 +108,7 @@ impl Counters {
         self.oom_victims = self.oom_victims.wrapping_add(*oom_victims);
         self.stall_ns = self.stall_ns.wrapping_add(*stall_ns);
         self.stall_wall_ns = self.stall_wall_ns.wrapping_add(*stall_wall_ns);
+        self.text_refaults = self.text_refaults.wrapping_add(*text_refaults);
         for (sum, value) in self.text_returns.iter_mut().zip(text_returns) {
             *sum = sum.wrapping_add(*value);
         }
@@ -221,6 +225,14 @@ pub const fn text_piece_key(device: u32, inode: u64, piece: u64, cgroup_id: u64)
     key ^ (key >> 32)
 }
 
+/// The key of a whole file that a cgroup executes: that of a piece which no file has.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
+pub const fn text_file_key(device: u32, inode: u64, cgroup_id: u64) -> u64 {
+    text_piece_key(device, inode, u64::MAX, cgroup_id)
+}
+
 /// The bucket of [`Counters::text_returns`] for a piece that comes back after `ns`, if it counts as coming back.
 #[inline(always)]
 #[must_use]
@@ -256,7 +268,7 @@ pub struct Losses {
 }
 
 const _: () = {
-    assert!(size_of::<Counters>() == 8 * (13 + RETURN_BUCKETS + CYCLE_BUCKETS));
+    assert!(size_of::<Counters>() == 8 * (14 + RETURN_BUCKETS + CYCLE_BUCKETS));
     assert!(size_of::<CgroupEntry>() == size_of::<Counters>() + 56);
     assert!(size_of::<CycleStart>() == 16);
     assert!(size_of::<StallStart>() == 24);
@@ -297,6 +309,7 @@ mod tests {
             text_piece_key(8, 1235, 64, 7),
             text_piece_key(8, 1234, 64, 8),
             text_piece_key(9, 1234, 64, 7),
+            text_file_key(8, 1234, 7),
         ] {
             assert_ne!(key, other);
         }

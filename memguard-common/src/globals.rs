@@ -46,6 +46,10 @@ globals! {
     FAULT_TRIED,
     /// Offset of `flags` in `struct folio`.
     FOLIO_FLAGS,
+    /// Offset of `mapping` in `struct folio`.
+    FOLIO_MAPPING,
+    /// Offset of `host` in `struct address_space`.
+    MAPPING_HOST,
     /// Offset of the page count of a large folio in `struct folio`, or [`ABSENT`].
     FOLIO_NR_PAGES,
     /// Bit number of `PG_head` in the folio's flags, or [`ABSENT`].

@@ -22,6 +22,9 @@ pub mod maps {
     pub const STALL_STARTS: &str = "STALL_STARTS";
     /// Array of [`TextPiece`](crate::counters::TextPiece), used as a hash table without chains.
     pub const TEXT_PIECES: &str = "TEXT_PIECES";
+    /// Array of `u64`: [keys](crate::counters::text_file_key) of files that are executed, used as a hash table without
+    /// chains.
+    pub const TEXT_FILES: &str = "TEXT_FILES";
     /// Ring buffer of [`Record`](crate::record::Record)s.
     pub const RING: &str = "RING";
     /// Array of one [`Losses`](crate::counters::Losses).
@@ -52,6 +55,8 @@ pub mod maps {
     pub const DEFAULT_STALL_STARTS: u32 = 8192;
     /// Pieces of program text that are remembered, node-wide; a power of two. They take 512 KiB.
     pub const TEXT_PIECES_SLOTS: u32 = 32768;
+    /// Files that are executed, once for each cgroup that does, node-wide; a power of two. They take 128 KiB.
+    pub const TEXT_FILES_SLOTS: u32 = 16384;
     /// Size of the ring in bytes. It is mapped twice into user space and counts there as resident once touched.
     pub const DEFAULT_RING_BYTES: u32 = 256 * 1024;
 }

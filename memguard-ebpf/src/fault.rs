@@ -8,15 +8,15 @@ use aya_ebpf::{
 
 use memguard_common::{
     Counters,
-    counters::{return_bucket, text_piece_key, text_piece_shift},
-    maps::TEXT_PIECES_SLOTS,
+    counters::{return_bucket, text_file_key, text_piece_key, text_piece_shift},
+    maps::{TEXT_FILES_SLOTS, TEXT_PIECES_SLOTS},
 };
 
 use crate::{
     atomic,
     globals::{FAULT_MAJOR, FAULT_RETRY, FAULT_TRIED},
     kernel::{Probed, Typed, fault_flags, fault_on_text, fault_page},
-    maps::{TEXT_PIECES, entry},
+    maps::{TEXT_FILES, TEXT_PIECES, entry},
 };
 
 /// `filemap_fault()` on its way out: the one hook that tells all three.
@@ -60,6 +60,11 @@ pub fn fault_fexit(ctx: FExitContext) -> i32 {
 #[inline(always)]
 unsafe fn count_return(vmf: *const u8, cgroup_id: u64, counters: *mut Counters) {
     let Some(page) = (unsafe { fault_page::<Typed>(vmf) }) else { return };
+    // For the refaults of this file, whichever page of it they are for.
+    let file = text_file_key(page.device, page.inode, cgroup_id);
+    if let Some(known) = TEXT_FILES.get_ptr_mut(file as u32 & (TEXT_FILES_SLOTS - 1)) {
+        unsafe { known.write_volatile(file) };
+    }
     let key = text_piece_key(page.device, page.inode, page.index >> text_piece_shift(page.read_around), cgroup_id);
     let Some(piece) = TEXT_PIECES.get_ptr_mut(key as u32 & (TEXT_PIECES_SLOTS - 1)) else { return };
     let now = unsafe { bpf_ktime_get_ns() };

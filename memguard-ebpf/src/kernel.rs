@@ -4,9 +4,9 @@ use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 use memguard_common::globals::ABSENT;
 
 use crate::globals::{
-    CGROUP_KN, CSS_SET_DFL_CGRP, FILE_INODE, FILE_RA_PAGES, FOLIO_FLAGS, FOLIO_NR_PAGES, INODE_NUMBER, INODE_SB,
-    KERNFS_ID, MEMCG_CGROUP, PG_HEAD, PG_SWAPBACKED, SB_DEV, TASK_CGROUPS, VM_FAULT_FLAGS, VM_FAULT_PGOFF,
-    VM_FAULT_VMA, VMA_FILE, VMA_FLAGS,
+    CGROUP_KN, CSS_SET_DFL_CGRP, FILE_INODE, FILE_RA_PAGES, FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, INODE_NUMBER,
+    INODE_SB, KERNFS_ID, MAPPING_HOST, MEMCG_CGROUP, PG_HEAD, PG_SWAPBACKED, SB_DEV, TASK_CGROUPS, VM_FAULT_FLAGS,
+    VM_FAULT_PGOFF, VM_FAULT_VMA, VMA_FILE, VMA_FLAGS,
 };
 
 /// `VM_EXEC` of include/linux/mm.h: a macro, so not in BTF; the same value on every architecture and kernel since 1.0.
@@ -116,6 +116,26 @@ pub unsafe fn file_folio_pages<M: Memory>(folio: *const u8) -> u64 {
         return 1;
     }
     u64::from(unsafe { M::read::<u32>(folio, &FOLIO_NR_PAGES) })
+}
+
+/// The file that a folio belongs to: `folio->mapping->host`, as device and number of its inode.
+///
+/// Set already when `filemap_add_folio()` calls `workingset_refault()`: `__filemap_add_folio()` comes first.
+#[inline(always)]
+pub unsafe fn folio_file<M: Memory>(folio: *const u8) -> Option<(u32, u64)> {
+    let mapping = unsafe { pointer::<M>(folio, &FOLIO_MAPPING) };
+    if mapping.is_null() {
+        return None;
+    }
+    let inode = unsafe { pointer::<M>(mapping, &MAPPING_HOST) };
+    if inode.is_null() {
+        return None;
+    }
+    let superblock = unsafe { pointer::<M>(inode, &INODE_SB) };
+    if superblock.is_null() {
+        return None;
+    }
+    Some(unsafe { (M::read(superblock, &SB_DEV), M::read(inode, &INODE_NUMBER)) })
 }
 
 /// `cgrp->kn->id`.

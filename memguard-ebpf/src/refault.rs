@@ -6,10 +6,12 @@ use aya_ebpf::{
     programs::{FEntryContext, ProbeContext},
 };
 
+use memguard_common::{counters::text_file_key, maps::TEXT_FILES_SLOTS};
+
 use crate::{
     atomic,
-    kernel::{Memory, Probed, Typed, file_folio_pages},
-    maps::entry,
+    kernel::{Memory, Probed, Typed, file_folio_pages, folio_file},
+    maps::{TEXT_FILES, entry},
 };
 
 #[inline(always)]
@@ -18,9 +20,21 @@ unsafe fn count<M: Memory>(folio: *const u8) {
     if pages == 0 {
         return;
     }
-    if let Some(entry) = entry(unsafe { bpf_get_current_cgroup_id() }) {
-        unsafe { atomic::add(&raw mut (*entry).counters.refaults, pages) };
+    let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    let Some(entry) = entry(cgroup_id) else { return };
+    unsafe { atomic::add(&raw mut (*entry).counters.refaults, pages) };
+    if unsafe { is_text::<M>(folio, cgroup_id) } {
+        unsafe { atomic::add(&raw mut (*entry).counters.text_refaults, pages) };
     }
+}
+
+/// Whether the folio is of a file that the cgroup executes. Which mapping it is read for can't be told here, so that is
+/// what the hook of major faults has seen.
+#[inline(always)]
+unsafe fn is_text<M: Memory>(folio: *const u8, cgroup_id: u64) -> bool {
+    let Some((device, inode)) = (unsafe { folio_file::<M>(folio) }) else { return false };
+    let key = text_file_key(device, inode, cgroup_id);
+    TEXT_FILES.get(key as u32 & (TEXT_FILES_SLOTS - 1)).is_some_and(|known| *known == key)
 }
 
 /// `workingset_refault(struct folio *, void *shadow)`.

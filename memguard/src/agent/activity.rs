@@ -137,6 +137,7 @@ pub(super) fn sample(counters: &Counters, coverage: Coverage) -> TracerSample {
         faults: coverage.faults.then_some(counters.faults),
         text_faults: coverage.text_faults.then_some(text_faults),
         text_returns: coverage.major_faults.then_some(counters.text_returns),
+        text_refaults: (coverage.major_faults && coverage.refaults).then_some(counters.text_refaults),
         stall: coverage.stalls.then_some(StallSample { task_ns: counters.stall_ns, wall_ns: counters.stall_wall_ns }),
         major_faults: coverage.major_faults.then_some(counters.major_faults),
         refaults: coverage.refaults.then_some(counters.refaults),

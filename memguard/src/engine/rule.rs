@@ -139,11 +139,12 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
     };
     if let Some(returns) = signals.text_returns_per_s {
         let known = signals.text_return_share.unwrap_or(0.0);
-        // The tracer knows text that came back once before. In a container that has just begun to hang on a slow disk
-        // that takes its time, but where hardly anything else is left to drop, what comes back is text.
-        let estimated = signals.text_refault_share.filter(|_| signals.unreclaimable >= t.crowded.from).unwrap_or(0.0);
-        let share = known.max(estimated);
-        let returns = returns.max(estimated * signals.text_faults_per_s.unwrap_or(0.0));
+        // Text that came back once before was seen to. In a container that has just begun to hang on a slow disk that takes
+        // its time, and the kernel's own memory of what it threw out says it at once. That reaches further back than ours,
+        // so it is believed only where hardly anything else is left to drop.
+        let refaulted = signals.text_refault_share.filter(|_| signals.unreclaimable >= t.crowded.from).unwrap_or(0.0);
+        let share = known.max(refaulted);
+        let returns = returns.max(refaulted * signals.text_faults_per_s.unwrap_or(0.0));
         return vec![
             graded(
                 "text_returns",

@@ -114,6 +114,8 @@ pub struct TracerSample {
     /// Major faults on text that had one not long before, cumulative by age: within 0.25, 2, 8 and 32 s
     /// ([`memguard_common::counters::RETURN_BOUNDS_NS`]).
     pub text_returns: Option<[u64; RETURN_BUCKETS]>,
+    /// Those of `refaults` that belong to files which are executed.
+    pub text_refaults: Option<u64>,
     /// Time that tasks lost for want of memory.
     pub stall: Option<StallSample>,
     /// Pages.

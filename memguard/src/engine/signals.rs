@@ -41,8 +41,11 @@ pub struct Signals {
     pub text_returns_per_s: Option<f64>,
     /// Those, of all major faults on program text; `None` when there were none.
     pub text_return_share: Option<f64>,
-    /// An estimate of the same that needs no memory of earlier faults: refaults for each page freed, times the share of
-    /// major faults that is on text. Right where there is hardly anything but text that could come back.
+    /// Refaults of files that are executed, of all refaults, as the tracer counted them.
+    pub text_of_refaults: Option<f64>,
+    /// The same as `text_return_share` without a memory of earlier faults: refaulted pages of text for each page freed.
+    /// Where the tracer can't tell them from others, an estimate: all refaults, times the share of major faults that is on
+    /// text, which is right where there is hardly anything but text that could come back.
     pub text_refault_share: Option<f64>,
     /// PSI, shares of the window.
     pub memory_some: Option<f64>,
@@ -117,6 +120,7 @@ impl Signals {
             .map(|(ns, tasks)| (per_s(ns) / 1e9).min(tasks).min(1.0));
         let waiting = [memory_some, io_some, stall_wall].into_iter().flatten().reduce(f64::max);
         let text_faults = traced(|s| s.tracer?.text_faults);
+        let text_refaults = traced(|s| s.tracer?.text_refaults);
         let text_returns = traced(|s| Some(soon(&s.tracer?.text_returns?)));
         Some(Self {
             window_s: seconds,
@@ -137,10 +141,17 @@ impl Signals {
             text_return_share: text_returns
                 .zip(text_faults.filter(|faults| *faults > 0))
                 .map(|(returns, faults)| returns as f64 / faults as f64),
-            text_refault_share: text_faults
-                .zip(refault_share)
-                .zip((major_faults > 0).then_some(major_faults))
-                .map(|((text, refaulted), major)| refaulted.min(1.0) * (text as f64 / major as f64).min(1.0)),
+            text_of_refaults: traced(|s| s.tracer?.refaults)
+                .filter(|refaults| *refaults > 0)
+                .zip(text_refaults)
+                .map(|(refaults, text)| (text as f64 / refaults as f64).min(1.0)),
+            text_refault_share: match text_refaults {
+                Some(text) => (steals > 0).then(|| (text as f64 / steals as f64).min(1.0)),
+                None => text_faults
+                    .zip(refault_share)
+                    .zip((major_faults > 0).then_some(major_faults))
+                    .map(|((text, refaulted), major)| refaulted.min(1.0) * (text as f64 / major as f64).min(1.0)),
+            },
             memory_some,
             memory_full: stalled(|s| s.pressure.memory, |stall| stall.full),
             io_some,

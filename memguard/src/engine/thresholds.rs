@@ -249,8 +249,9 @@ knobs! {
     graded text_return_share, "share of major faults on text", 0.0..=1.0,
         "A start-up faults in much text, but each piece of it once. In hangs that last 65 to 99 % comes back within 32 s.";
     plain crowded, "share of the limit", 0.0..=1.0,
-        "With so much anon + shmem hardly anything but text is left that could come back, and all refaults are taken for \
-         it as far as major faults are on text.";
+        "With so much anon + shmem refaulted pages of text, for each page freed, count as returns too: on a slow disk they \
+         come back long before the same text has its second fault. Where the tracer can't tell them from others, all \
+         refaults are taken for text as far as major faults are on it, which is right where hardly anything else is left.";
     graded turnover_per_s, "1/s", 0.0..=1000.0,
         "How often the page cache is replaced as a whole: 1 / mean lifetime of a cached page. Pages that live for 20 s are \
          not thrashed. Hangs 0.09 to 8, and 0.03 on the slowest disk (see lost_utterly).";

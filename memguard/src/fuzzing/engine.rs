@@ -205,6 +205,7 @@ fn change(sample: &mut Sample, member: u8, value: u64) {
                         pages: value,
                     });
                 }
+                27 => tracer.text_refaults = (value != 1).then_some(value),
                 _ => {}
             }
         }

@@ -108,14 +108,14 @@ pub const HOOKS: &[Hook] = &[
         attach: Attach::Fentry,
         target: "workingset_refault",
         arguments: 1,
-        needs: &[g::FOLIO_FLAGS, g::PG_SWAPBACKED],
+        needs: REFAULT,
     },
     Hook {
         program: "refault_kprobe",
         attach: Attach::Kprobe,
         target: "workingset_refault",
         arguments: 1,
-        needs: &[g::FOLIO_FLAGS, g::PG_SWAPBACKED],
+        needs: REFAULT,
     },
     Hook {
         program: "stall_enter_fentry",
@@ -150,6 +150,8 @@ pub const HOOKS: &[Hook] = &[
     Hook { program: "cgroup_removed", attach: Attach::Tracepoint, target: "cgroup_rmdir", arguments: 1, needs: CGROUP },
 ];
 
+const REFAULT: &[&str] =
+    &[g::FOLIO_FLAGS, g::PG_SWAPBACKED, g::FOLIO_MAPPING, g::MAPPING_HOST, g::INODE_NUMBER, g::INODE_SB, g::SB_DEV];
 const CGROUP: &[&str] = &[g::CGROUP_KN, g::KERNFS_ID];
 const MEMCG: &[&str] = &[g::MEMCG_CGROUP, g::CGROUP_KN, g::KERNFS_ID];
 

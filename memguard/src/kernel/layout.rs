@@ -25,6 +25,8 @@ const MEMBERS: &[(&str, &str, &[&str])] = &[
     // In a union with the writable alias __vm_flags since 6.3 (kernel commit bc292ab00f6c).
     (g::VMA_FLAGS, "vm_area_struct", &["vm_flags"]),
     (g::FOLIO_FLAGS, "folio", &["flags"]),
+    (g::FOLIO_MAPPING, "folio", &["mapping"]),
+    (g::MAPPING_HOST, "address_space", &["host"]),
     // Renamed in 6.15 (kernel commit 4996fc547f5b).
     (g::FOLIO_NR_PAGES, "folio", &["_nr_pages", "_folio_nr_pages"]),
     // css is the first member; its `cgroup` is reached through it.

@@ -26,7 +26,7 @@ pub fn degrade(mut sample: Sample, without: &[Without]) -> Sample {
                 if let Some(tracer) = &mut sample.tracer {
                     // What a kprobe counts is more than the major faults that are recorded; those are what is left of it
                     // for certain.
-                    (tracer.text_returns, tracer.major_faults) = (None, None);
+                    (tracer.text_returns, tracer.text_refaults, tracer.major_faults) = (None, None, None);
                 }
             }
             Without::Psi => sample.pressure = Pressure::default(),

@@ -65,6 +65,7 @@ fn counters(data: &mut &[u8]) -> Counters {
         oom_victims: next(),
         stall_ns: next(),
         stall_wall_ns: next(),
+        text_refaults: next(),
         text_returns: [0; RETURN_BUCKETS],
         cycle_ns_log2: [0; CYCLE_BUCKETS],
     };
@@ -98,6 +99,7 @@ mod tests {
             oom_victims: 11,
             stall_ns: 16,
             stall_wall_ns: 17,
+            text_refaults: 22,
             text_returns: [18, 19, 20, 21],
             cycle_ns_log2: [0; CYCLE_BUCKETS],
         };

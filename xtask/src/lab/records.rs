@@ -100,22 +100,24 @@ pub(crate) fn kept(folder: &Path) -> anyhow::Result<Vec<Kept>> {
     Ok(all)
 }
 
-/// Why a run tells nothing about its scenario as it is now. What is expected of it may change; what is run may not.
+/// Why a run tells nothing about its scenario as it is now.
 pub(crate) fn is_outdated(run: &Kept, now: &Scenario) -> Option<String> {
     // Runs of the lab as it was before it kept them.
     let text = fs::read(&run.scenario_then).ok()?;
-    let as_expected_now = |text: &[u8]| -> serde_json::Result<Scenario> {
-        let mut then: Value = serde_json::from_slice(text)?;
-        let now = serde_json::to_value(now)?;
-        for field in ["summary", "kind", "half", "family", "expect"] {
-            then[field] = now[field].clone();
-        }
-        serde_json::from_value(then)
-    };
-    match as_expected_now(&text) {
-        Ok(then) if then == *now => None,
-        _ => Some("the scenario has changed since".to_owned()),
+    let same = serde_json::from_slice(&text).is_ok_and(|then| is_same(then, now));
+    (!same).then(|| CHANGED.to_owned())
+}
+
+pub(crate) const CHANGED: &str = "the scenario has changed since";
+
+/// Whether what was run is what would be run now. What is expected of it may have changed.
+pub(crate) fn is_same(mut then: Value, now: &Scenario) -> bool {
+    let Ok(as_value) = serde_json::to_value(now) else { return false };
+    let Some(fields) = then.as_object_mut() else { return false };
+    for field in ["summary", "kind", "half", "family", "expect"] {
+        fields.insert(field.to_owned(), as_value[field].clone());
     }
+    serde_json::from_value::<Scenario>(then).is_ok_and(|then| then == *now)
 }
 
 /// The records of a run.

@@ -149,6 +149,24 @@ fn a_crowded_container_need_not_wait_until_text_has_come_back_once() {
 }
 
 #[test]
+fn what_comes_back_is_text_only_if_the_tracer_says_so() {
+    // No text has come back yet that the tracer had seen before; of the 3290 pages/s that do come back, so many are text.
+    let with = |text_refaults| {
+        move |second| {
+            let mut sample = hang(second);
+            if let Some(tracer) = &mut sample.tracer {
+                (tracer.text_returns, tracer.text_refaults) = (Some([0; 4]), Some(text_refaults * second));
+            }
+            sample
+        }
+    };
+    let (_, observations) = run((0..60).map(with(3200)));
+    assert_eq!(first(&observations, State::Livelock), Some(12));
+    let (_, observations) = run((0..60).map(with(300)));
+    assert_eq!(first(&observations, State::Suspect), None, "it is another file that somebody reads again and again");
+}
+
+#[test]
 fn who_sleeps_most_of_the_time_is_not_hung() {
     // Reads its text in whenever it wakes up, which takes a tenth of the time.
     let (_, observations) = run((0..60).map(|second| {

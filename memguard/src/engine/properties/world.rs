@@ -163,7 +163,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn tracer()(v in prop::collection::vec(prop::option::weighted(0.9, value()), 8), w in prop::collection::vec(value(), 11)) -> TracerSample {
+    fn tracer()(v in prop::collection::vec(prop::option::weighted(0.9, value()), 9), w in prop::collection::vec(value(), 11)) -> TracerSample {
         TracerSample {
             reclaim: v[0].map(|cycles| ReclaimSample { cycles, empty_cycles: w[0], pages: w[1], task_ns: w[2], wall_ns: w[3] }),
             faults: v[1],
@@ -173,6 +173,7 @@ prop_compose! {
             stall: v[5].map(|task_ns| StallSample { task_ns, wall_ns: w[7] }),
             refaults: v[6],
             oom_victims: v[7],
+            text_refaults: v[8],
         }
     }
 }

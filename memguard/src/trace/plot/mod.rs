@@ -111,6 +111,7 @@ fn drawn(course: &Course, settings: &Settings, title: &str) -> String {
             vec![
                 line("of the pages freed", 0, |s| s.refault_share.map(|share| share.min(1.0))),
                 line("of the text read", 1, |s| s.text_return_share),
+                line("text, of what comes back", 2, |s| s.text_of_refaults),
             ],
             &[t.text_return_share],
         ),

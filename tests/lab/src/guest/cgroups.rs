@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context as _;
 use memguard_lab::{
     Scenario,
+    place::{self, scope},
     scenario::{Container, Pod},
 };
 
@@ -16,8 +17,6 @@ use super::machine::{CGROUP, write};
 
 /// Where memguard runs.
 pub(super) const MEMGUARD: &str = "/sys/fs/cgroup/system.slice/memguard.service";
-
-const BURSTABLE: &str = "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice";
 
 /// Paths of the containers, by `pod/container`.
 pub(super) struct Tree {
@@ -37,13 +36,13 @@ pub(super) fn make(scenario: &Scenario) -> anyhow::Result<Tree> {
     pass_on(&root.join("system.slice"))?;
     add(Path::new(MEMGUARD))?;
 
-    let burstable = Path::new(BURSTABLE);
-    add(burstable)?;
+    let burstable = root.join(place::BURSTABLE);
+    add(&burstable)?;
     pass_on(&root.join("kubepods.slice"))?;
-    pass_on(burstable)?;
+    pass_on(&burstable)?;
     let mut containers = BTreeMap::new();
     for pod in &scenario.pod {
-        let slice = slice(&pod.name);
+        let slice = root.join(place::slice(&pod.name));
         add(&slice)?;
         pass_on(&slice)?;
         if let Some(max) = pod.memory_max {
@@ -102,34 +101,7 @@ fn pass_on(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A number that only depends on the name (FNV-1a).
-fn number(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
-}
-
-fn uid(pod: &str) -> String {
-    let (a, b) = (number(pod), number(&format!("{pod}-2")));
-    format!(
-        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
-        a >> 32,
-        a >> 16 & 0xffff,
-        a & 0xfff,
-        b >> 48 & 0xfff,
-        b & 0xffff_ffff_ffff
-    )
-}
-
-fn slice(pod: &str) -> PathBuf {
-    Path::new(BURSTABLE).join(format!("kubepods-burstable-pod{}.slice", uid(pod).replace('-', "_")))
-}
-
 /// Where the cgroup of a container is, by `pod/container`.
 pub(crate) fn path(full_name: &str) -> Option<PathBuf> {
-    let (pod, container) = full_name.split_once('/')?;
-    Some(slice(pod).join(scope(pod, container)))
-}
-
-fn scope(pod: &str, container: &str) -> String {
-    let [a, b, c, d] = [0, 1, 2, 3].map(|part| number(&format!("{pod}/{container}/{part}")));
-    format!("cri-containerd-{a:016x}{b:016x}{c:016x}{d:016x}.scope")
+    Some(Path::new(place::ROOT).join(place::of(full_name)?))
 }

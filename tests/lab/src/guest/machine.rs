@@ -18,7 +18,7 @@ use rustix::{
 use crate::workload::DISK;
 
 /// Where cgroup v2 is mounted.
-pub(super) const CGROUP: &str = "/sys/fs/cgroup";
+pub(super) const CGROUP: &str = memguard_lab::place::ROOT;
 /// tmpfs for progress counters.
 pub(super) const PROGRESS: &str = "/run/progress";
 

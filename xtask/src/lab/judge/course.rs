@@ -1,6 +1,6 @@
 //! How the work of a container went, told by its progress alone: memguard has no part in it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Run;
 
@@ -19,8 +19,11 @@ const SMOOTH_S: f64 = 5.0;
 const STEPS: f64 = 8.0;
 const SMOOTHEST_S: f64 = 30.0;
 
+/// Work that does so many times what it did before the trouble had hardly begun then: a fifth of that is no hang.
+const HARDLY_BEGUN: f64 = 5.0;
+
 /// What happened in a container. Times are the guest's `CLOCK_MONOTONIC` in seconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Course {
     pub(crate) container: String,
     pub(crate) at_limit: Option<f64>,
@@ -36,10 +39,13 @@ pub(crate) struct Course {
     pub(crate) dead: Option<f64>,
     /// Why its progress tells nothing, where something should report it.
     pub(crate) untold: Option<String>,
+    /// From when to when it was slow: in the ten seconds before, it had done less than half of its work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) slow: Vec<[f64; 2]>,
 }
 
 /// A stretch in which work was hung.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Hang {
     /// The first second at the limit with progress, smoothed, under a fifth of what it was.
     pub(crate) onset: f64,
@@ -75,6 +81,11 @@ impl Course {
     /// When the kernel ended this hang, if it did.
     pub(crate) fn ended_by_kernel(&self, hang: &Hang) -> Option<f64> {
         self.oom_kill.filter(|kill| (hang.onset..=hang.end + 3.0).contains(kill))
+    }
+
+    /// Whether it had done less than half of its work in the ten seconds before a time.
+    pub(crate) fn is_slow(&self, t: f64) -> bool {
+        self.slow.iter().any(|[from, to]| (*from..*to).contains(&t))
     }
 
     /// In a few words.
@@ -201,6 +212,31 @@ impl<'r> Work<'r> {
         hangs
     }
 
+    /// The share of its work that was done in the ten seconds before a time, or in as long as it takes to tell.
+    fn share_before(&self, t: f64) -> Option<f64> {
+        self.share(t - self.smooth.max(10.0) - 0.5, t.min(self.until))
+    }
+
+    /// From when to when it was slow, from one sample to another.
+    fn slow(&self, from: f64) -> Vec<[f64; 2]> {
+        let mut slow: Vec<[f64; 2]> = Vec::new();
+        let mut open = false;
+        for (t, _) in self.run.samples.iter().filter(|(t, _)| *t >= from) {
+            if open && let Some(last) = slow.last_mut() {
+                last[1] = *t;
+            }
+            let is_slow = self.share_before(*t).is_some_and(|share| share < SLOW);
+            if is_slow && !open {
+                slow.push([*t, *t]);
+            }
+            open = is_slow;
+        }
+        for end in slow.iter_mut().flatten() {
+            *end = (*end * 100.0).round() / 100.0;
+        }
+        slow
+    }
+
     /// How many a second the work of the container did before the trouble, for people.
     pub(super) fn told(&self) -> String {
         let each: Vec<_> =
@@ -230,11 +266,15 @@ impl Run<'_> {
         };
         let from = at_limit.unwrap_or(self.trouble).max(self.trouble);
         course.share = work.share(from, work.until).map(rounded);
+        if course.share.is_some_and(|share| share > HARDLY_BEGUN) {
+            course.untold = Some("hardly begun before the trouble, so there is nothing to compare with".to_owned());
+        }
         let worst = work.moments(from, work.until, HANG_S).map(|(_, share)| share).reduce(f64::min);
         course.worst = worst.map(rounded);
         if at_limit.is_some() {
             course.hangs = work.hangs(from);
         }
+        course.slow = work.slow(self.trouble);
         course
     }
 
@@ -245,7 +285,6 @@ impl Run<'_> {
 
     /// The share of its work that a container did in the ten seconds before a time.
     pub(crate) fn share_before(&self, container: &str, t: f64) -> Option<f64> {
-        let work = Work::of(self, container).ok()?;
-        work.share(t - work.smooth.max(10.0) - 0.5, t.min(work.until))
+        Work::of(self, container).ok()?.share_before(t)
     }
 }

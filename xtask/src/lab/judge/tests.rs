@@ -311,6 +311,21 @@ fn a_verdict_on_work_that_goes_on_is_told_apart() {
 }
 
 #[test]
+fn slow_is_told_moment_by_moment() {
+    let recovered = course(&Made { recovers_at: Some(90), ..SEEN });
+    assert!(!recovered.is_slow(20.0) && recovered.is_slow(60.0) && !recovered.is_slow(120.0), "{:?}", recovered.slow);
+    assert!(course(&Made { hung_rate: 1200, ..SEEN }).slow.is_empty());
+}
+
+#[test]
+fn work_that_had_hardly_begun_can_not_be_compared() {
+    let begun = course(&Made { hung_rate: 6000, ..SEEN });
+    assert_eq!(begun.untold, None, "{}", begun.told());
+    let hardly = course(&Made { hung_rate: 9000, ..SEEN });
+    assert!(hardly.untold.is_some_and(|why| why.contains("hardly begun")));
+}
+
+#[test]
 fn healthy_work_that_hangs_is_not_healthy() {
     let mut scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
     scenario.kind = Kind::Healthy;

@@ -1,15 +1,18 @@
 //! What a rule made of a run, held against what the work in it did. Pure.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use memguard_lab::scenario::{Half, Kind};
-use serde::Serialize;
+use memguard_lab::{
+    place,
+    scenario::{Half, Kind},
+};
+use serde::{Deserialize, Serialize};
 
 use super::replay::{Replayed, Said, patience_s};
-use crate::lab::judge::{
-    Run,
-    course::{Course, Hang, SLOW},
-};
+use crate::lab::judge::course::{Course, Hang};
 
 /// A hang that lasts so long has to be seen; one that ends sooner by itself may be, and needs not.
 const PERMANENT_S: f64 = 60.0;
@@ -21,7 +24,7 @@ const EARLY_S: f64 = 10.0;
 const STALL_S: f64 = 10.0;
 
 /// What a run was, by what its work did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Class {
     /// It hung, as it should, and that has to be seen.
@@ -37,7 +40,7 @@ pub(crate) enum Class {
 }
 
 /// What a rule made of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
     /// A verdict in the hang.
@@ -55,7 +58,7 @@ pub(crate) enum Outcome {
 }
 
 /// What a rule did in a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Judged {
     pub(crate) outcome: Outcome,
     /// Seconds from the onset; negative if it came first.
@@ -69,7 +72,7 @@ pub(crate) struct Judged {
 }
 
 /// A run with everything that is known of it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Evaluated {
     pub(crate) scenario: String,
     /// The line: `6.12`.
@@ -78,19 +81,28 @@ pub(crate) struct Evaluated {
     pub(crate) kind: Kind,
     pub(crate) half: Half,
     pub(crate) class: Class,
-    /// Of the recording, in its folder.
+    /// Of the recording, where the lab left it.
     pub(crate) file: String,
     pub(crate) courses: Vec<Course>,
     /// By rule. One that was rightly silent is left out.
     pub(crate) rules: BTreeMap<String, Judged>,
+    /// Where it is now.
     #[serde(skip)]
     pub(crate) recording: PathBuf,
-    /// Samples in the recording.
-    #[serde(skip)]
-    pub(crate) samples: u64,
 }
 
 impl Evaluated {
+    /// By what all rules said in it.
+    pub(super) fn judge(&mut self, replayed: &Replayed) {
+        self.class = class(self.kind, &self.courses);
+        self.rules = judge(self.kind, &self.courses, replayed);
+        self.kernel = super::line(&self.release);
+        if replayed.signals_from == "files" {
+            // A column of its own for runs that were made with --no-tracer.
+            self.kernel.push_str(", no tracer");
+        }
+    }
+
     pub(crate) fn outcome(&self, rule: &str) -> Outcome {
         self.rules.get(rule).map_or(Outcome::Silent, |judged| judged.outcome)
     }
@@ -160,16 +172,22 @@ fn outcome(kind: Kind, course: &Course, verdict: Option<f64>, slow: impl Fn(f64)
     }
 }
 
+/// Whether what happens to a cgroup, below the root of cgroup v2, happens to a container: it is the container's, one in
+/// it, or one around it.
+fn is_about(cgroup: &str, container: &str) -> bool {
+    place::of(container).is_some_and(|path| path.starts_with(cgroup) || Path::new(cgroup).starts_with(&path))
+}
+
 /// All rules in a run: for each the worst that it did to any of the containers.
-pub(super) fn judge(run: &Run<'_>, kind: Kind, courses: &[Course], replayed: &Replayed) -> BTreeMap<String, Judged> {
+fn judge(kind: Kind, courses: &[Course], replayed: &Replayed) -> BTreeMap<String, Judged> {
     let mut rules = BTreeMap::new();
     for (rule, said) in &replayed.rules {
-        let mut all: Vec<Judged> = courses.iter().map(|course| one(run, kind, course, rule, said)).collect();
+        let mut all: Vec<Judged> = courses.iter().map(|course| one(kind, course, rule, said)).collect();
         // A verdict on what the scenario is not about.
         let elsewhere = said
             .iter()
             .filter(|said| said.verdict)
-            .find(|said| courses.iter().all(|course| !run.is_about(&said.cgroup, &course.container)));
+            .find(|said| courses.iter().all(|course| !is_about(&said.cgroup, &course.container)));
         if let Some(said) = elsewhere {
             let cgroup = Some(said.cgroup.clone());
             all.push(Judged { outcome: Outcome::FalseAlarm, suspect_s: None, verdict_s: None, cgroup });
@@ -194,23 +212,22 @@ pub(super) fn judge(run: &Run<'_>, kind: Kind, courses: &[Course], replayed: &Re
 }
 
 /// The first verdict on a container.
-pub(super) fn verdict<'s>(run: &Run<'_>, course: &Course, said: &'s [Said]) -> Option<&'s Said> {
-    said.iter().find(|said| said.verdict && run.is_about(&said.cgroup, &course.container))
+fn verdict<'s>(course: &Course, said: &'s [Said]) -> Option<&'s Said> {
+    said.iter().find(|said| said.verdict && is_about(&said.cgroup, &course.container))
 }
 
-fn one(run: &Run<'_>, kind: Kind, course: &Course, rule: &str, said: &[Said]) -> Judged {
-    let about: Vec<&Said> = said.iter().filter(|said| run.is_about(&said.cgroup, &course.container)).collect();
-    let verdict = verdict(run, course, said);
+fn one(kind: Kind, course: &Course, rule: &str, said: &[Said]) -> Judged {
+    let about: Vec<&Said> = said.iter().filter(|said| is_about(&said.cgroup, &course.container)).collect();
+    let verdict = verdict(course, said);
     let until = verdict.map_or(f64::MAX, |verdict| verdict.t);
     // The suspicion that led to it; without a verdict, the first one.
     let suspicions = || about.iter().filter(|said| !said.verdict && said.t <= until);
     let suspect = if verdict.is_some() { suspicions().next_back() } else { suspicions().next() };
-    let slow = |t: f64| run.share_before(&course.container, t).is_some_and(|share| share < SLOW);
     // From the onset of the hang that the verdict is in, or comes right before.
     let hangs = || course.hangs.iter().filter(|hang| hang.is_one() || course.hung().is_none());
     let hang = hangs().find(|hang| verdict.is_none_or(|verdict| verdict.t <= hang.end + 1.0));
     let since = |t: f64| hang.map(|hang| ((t - hang.onset) * 10.0).round() / 10.0);
-    let mut outcome = outcome(kind, course, verdict.map(|said| said.t), slow);
+    let mut outcome = outcome(kind, course, verdict.map(|said| said.t), |t| course.is_slow(t));
     if outcome == Outcome::Missed && course.hung().is_some_and(|hang| hang.seconds() < patience_s(rule)) {
         outcome = Outcome::TooShort;
     }

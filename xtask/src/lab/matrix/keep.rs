@@ -1,15 +1,17 @@
-//! Recordings as tests: one of each scenario and kernel, with what has to come of it, in tests/recordings.
+//! Recordings as tests: of all runs that tell something, with what has to come of each, in tests/recordings. Later
+//! evaluations judge them again.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{
-    evaluate::{Class, Evaluated, Outcome, is_due, right},
-    replay::DEFAULT,
-};
-use crate::{paths, ui};
+use super::evaluate::{Class, Evaluated, is_due, right};
+use crate::paths;
 
 /// tests/recordings/expected.toml
 #[derive(Serialize)]
@@ -36,53 +38,33 @@ fn entry(file: String, run: &Evaluated) -> Entry {
     }
 }
 
-/// How much a run is worth as a test: it did what its name says; then the hardest: the latest verdict, or the healthy
-/// work that had it worst.
-fn worth(run: &Evaluated) -> (bool, f64) {
-    let as_named = matches!(run.class, Class::Hung | Class::HungBriefly | Class::Works)
-        && (run.kind == memguard_lab::scenario::Kind::Livelock) == (run.class != Class::Works);
-    let delay = run.rules.get(DEFAULT).filter(|judged| judged.outcome == Outcome::Caught).and_then(|j| j.verdict_s);
-    let hardest = match run.class {
-        Class::Works => run.courses.iter().filter_map(|course| course.worst).map(|worst| -worst).reduce(f64::max),
-        _ => delay,
-    };
-    (as_named, hardest.unwrap_or(f64::MIN))
+/// Where they are.
+pub(super) fn folder() -> PathBuf {
+    paths::root().join("tests/recordings")
 }
 
-/// Copies a recording of each scenario and kernel, and writes down what has to come of it.
+/// Copies the recordings that are not there yet, takes away those of no use, and writes down what has to come of each.
 pub(super) fn keep(runs: &[Evaluated]) -> anyhow::Result<()> {
-    let mut best: BTreeMap<String, &Evaluated> = BTreeMap::new();
-    for run in runs {
-        let file = name(&run.scenario, &run.release);
-        // A cgroup that was never under reclaim leaves no sample, and there is nothing to replay.
-        if run.samples == 0 || run.class == Class::Contrary || run.class == Class::Unproven {
-            continue;
-        }
-        let better = best.get(&file).is_none_or(|other| {
-            let (new, old) = (worth(run), worth(other));
-            new.0.cmp(&old.0).then(new.1.total_cmp(&old.1)).is_gt()
-        });
-        if better {
-            best.insert(file, run);
-        }
-    }
-    let missing: std::collections::BTreeSet<String> =
-        runs.iter().map(|run| name(&run.scenario, &run.release)).filter(|name| !best.contains_key(name)).collect();
-    for name in missing {
-        ui::say(format!("no run is fit to be kept as {name}: see the tables"));
-    }
-    let folder = paths::root().join("tests/recordings");
+    let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
-    for old in fs::read_dir(&folder)?.flatten() {
-        if old.path().extension().is_some_and(|extension| extension == "mgtrace") {
-            fs::remove_file(old.path())?;
-        }
-    }
     let mut expected = Expected { recording: Vec::new() };
-    for (file, run) in best {
-        copy(&run.recording, &folder.join(&file))?;
+    let mut named = BTreeSet::new();
+    // Nobody can say what has to come of a run that proves nothing.
+    for run in runs.iter().filter(|run| run.class != Class::Unproven) {
+        let file = name(run);
+        let path = folder.join(&file);
+        if path != run.recording {
+            copy(&run.recording, &path)?;
+        }
+        named.insert(path);
         expected.recording.push(entry(file, run));
     }
+    for old in fs::read_dir(&folder)?.flatten().map(|entry| entry.path()) {
+        if old.extension().is_some_and(|extension| extension == "mgtrace") && !named.contains(&old) {
+            fs::remove_file(&old).with_context(|| format!("can't delete {}", old.display()))?;
+        }
+    }
+    expected.recording.sort_by(|a, b| a.file.cmp(&b.file));
     let text = toml::to_string(&expected).context("can't write down what is expected")?;
     let head = "# Made by `cargo xtask lab matrix --keep`, read by memguard/tests/recordings.rs.\n\n";
     fs::write(folder.join("expected.toml"), head.to_owned() + &text).context("can't write expected.toml")
@@ -92,10 +74,11 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::copy(from, to).map(drop).with_context(|| format!("can't copy {} to {}", from.display(), to.display()))
 }
 
-/// `livelock-6.12.73.mgtrace`
-fn name(scenario: &str, release: &str) -> String {
-    let version = release.split(['+', '-']).next().unwrap_or(release);
-    format!("{scenario}-{version}.mgtrace")
+/// `livelock-6.12.73-1795512732.mgtrace`: the scenario, the kernel's version, and when the run ended.
+pub(super) fn name(run: &Evaluated) -> String {
+    let version = run.release.split(['+', '-']).next().unwrap_or(&run.release);
+    let ended = run.file.rsplit('@').next().unwrap_or(&run.file);
+    format!("{}-{version}-{}", run.scenario, ended)
 }
 
 #[cfg(test)]
@@ -117,9 +100,8 @@ mod tests {
             class,
             file: String::new(),
             courses: vec![course],
-            rules: BTreeMap::new(),
+            rules: std::collections::BTreeMap::new(),
             recording: "x.mgtrace".into(),
-            samples: 9,
         }
     }
 
@@ -133,18 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_did_what_their_name_says_are_kept_first() {
-        let hung = run(Kind::Livelock, Class::Hung, Some((40.0, 90.0)));
-        let works = run(Kind::Livelock, Class::Works, None);
-        assert!(worth(&hung).0 && !worth(&works).0);
-        let healthy = run(Kind::Healthy, Class::Works, None);
-        let mut easy = healthy.clone();
-        easy.courses[0].worst = Some(0.9);
-        assert!(worth(&healthy).1 > worth(&easy).1, "the harder one");
-    }
-
-    #[test]
-    fn files_are_named_by_scenario_and_version() {
-        assert_eq!(name("livelock-io", "6.1.0-56-cloud-amd64"), "livelock-io-6.1.0.mgtrace");
+    fn files_are_named_by_scenario_version_and_time() {
+        let mut some = run(Kind::Livelock, Class::Works, None);
+        some.file = "livelock@6.12.73+deb12-cloud-amd64@observe@1795512732.mgtrace".to_owned();
+        assert_eq!(name(&some), "livelock-6.12.73-1795512732.mgtrace");
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask lab matrix`: the set of scenarios, run, recorded and judged by memguard and by other people's rules.
 
 mod count;
+mod earlier;
 mod evaluate;
 mod keep;
 mod replay;
@@ -16,6 +17,7 @@ use memguard_lab::{MemguardMode, Scenario};
 
 use self::{
     count::Count,
+    earlier::Results,
     evaluate::{Class, Evaluated, Outcome},
     replay::DEFAULT,
 };
@@ -43,11 +45,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
 
-    /// Run nothing: judge what earlier runs left in target/lab/records, or in another folder. May be given again.
+    /// Run nothing: judge what runs left in target/lab/records, or in another folder. May be given again. Runs that
+    /// docs/detection.json tells of and that tests/recordings has are judged with them in any case.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "")]
     from_records: Vec<String>,
 
-    /// Keep a recording of each scenario and kernel as a test, in tests/recordings.
+    /// Keep all recordings that tell something as tests, in tests/recordings: so that later runs add to these.
     #[arg(long)]
     keep: bool,
 
@@ -84,12 +87,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if folders.len() < args.from_records.len().max(1) {
         folders.push(records::folder());
     }
-    let evaluation = evaluate(&folders, &scenarios)?;
+    let out = paths::root().join(&args.out);
+    let evaluation = evaluate(&folders, &scenarios, Results::read(&out.with_extension("json"))?)?;
     if evaluation.runs.is_empty() {
         bail!("there is nothing to judge: no run in observe mode has left its recording in {}", folders[0].display());
     }
     if all {
-        write(&evaluation, &paths::root().join(&args.out))?;
+        write(&evaluation, &scenarios, &out)?;
     } else {
         println!("{}", table::all(&evaluation.runs, &evaluation.left_out));
     }
@@ -112,34 +116,33 @@ fn run_set(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Judges all recordings of these scenarios.
-fn evaluate(folders: &[PathBuf], scenarios: &[Scenario]) -> anyhow::Result<Evaluation> {
+fn evaluate(folders: &[PathBuf], scenarios: &[Scenario], earlier: Results) -> anyhow::Result<Evaluation> {
     let mut evaluation = Evaluation::default();
-    let mut kept: Vec<(Kept, &Scenario)> = Vec::new();
+    let mut runs: Vec<Evaluated> = Vec::new();
     for folder in folders {
-        for run in records::kept(folder)? {
-            let scenario = scenarios.iter().find(|scenario| scenario.name == run.scenario);
-            if let Some(scenario) = scenario.filter(|_| run.mode == MemguardMode::Observe) {
-                kept.push((run, scenario));
+        for run in records::kept(folder)?.into_iter().filter(|run| run.mode == MemguardMode::Observe) {
+            let Some(scenario) = scenarios.iter().find(|scenario| scenario.name == run.scenario) else { continue };
+            let name = name(&run.lines);
+            match of_records(&run, scenario) {
+                Ok(Ok(run)) => runs.push(run),
+                Ok(Err(why)) => evaluation.left_out.push(format!("{name}: {why}")),
+                Err(error) => evaluation.broken.push(format!("{name}: {error:#}")),
             }
         }
     }
+    let here = runs.iter().map(|run| run.file.clone()).collect();
+    runs.extend(earlier.of_use(scenarios, &here, &keep::folder(), &mut evaluation));
     let memguard = build::memguard(Profile::Quick)?;
-    ui::say(format!("judging the recordings of {} runs", kept.len()));
-    let mut with_recording: Vec<(Kept, &Scenario, PathBuf)> = Vec::new();
-    for (run, scenario) in kept {
-        let name = name(&run.lines);
-        match (&run.recording, records::is_outdated(&run, scenario)) {
-            (_, Some(why)) => evaluation.left_out.push(format!("{name}: {why}")),
-            (None, _) => evaluation.left_out.push(format!("{name}: memguard left no recording")),
-            (Some(path), None) => with_recording.push((run.clone(), scenario, path.clone())),
-        }
-    }
-    let paths: Vec<&Path> = with_recording.iter().map(|(.., path)| path.as_path()).collect();
-    for ((run, scenario, path), replayed) in with_recording.iter().zip(replay::replay(&memguard, &paths)) {
-        match replayed.and_then(|replayed| one(run, scenario, path, &replayed)) {
-            Ok(Some(evaluated)) => evaluation.runs.push(evaluated),
-            Ok(None) => evaluation.left_out.push(format!("{}: it broke off before the trouble", name(path))),
-            Err(error) => evaluation.broken.push(format!("{}: {error:#}", name(path))),
+    ui::say(format!("judging the recordings of {} runs", runs.len()));
+    let paths: Vec<PathBuf> = runs.iter().map(|run| run.recording.clone()).collect();
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    for (mut run, replayed) in runs.into_iter().zip(replay::replay(&memguard, &paths)) {
+        match replayed {
+            Ok(replayed) => {
+                run.judge(&replayed);
+                evaluation.runs.push(run);
+            }
+            Err(error) => evaluation.broken.push(format!("{}: {error:#}", name(&run.recording))),
         }
     }
     evaluation.runs.sort_by(|a, b| (&a.scenario, &a.kernel, &a.file).cmp(&(&b.scenario, &b.kernel, &b.file)));
@@ -150,33 +153,28 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// `None` if the run broke off before its trouble began.
-fn one(
-    kept: &Kept,
-    scenario: &Scenario,
-    path: &Path,
-    replayed: &replay::Replayed,
-) -> anyhow::Result<Option<Evaluated>> {
-    let lines = records::read(&kept.lines)?;
-    let Some(run) = judge::Run::of(scenario, kept.mode, &lines) else { return Ok(None) };
-    let courses: Vec<_> = run.containers().iter().map(|container| run.course(container)).collect();
-    let mut kernel = line(&kept.release);
-    if replayed.signals_from == "files" {
-        // A column of its own for runs that were made with --no-tracer.
-        kernel.push_str(", no tracer");
+/// What happened in a run, before anybody judges it; or why it tells nothing.
+fn of_records(kept: &Kept, scenario: &Scenario) -> anyhow::Result<Result<Evaluated, String>> {
+    if let Some(why) = records::is_outdated(kept, scenario) {
+        return Ok(Err(why));
     }
-    Ok(Some(Evaluated {
+    let Some(recording) = &kept.recording else { return Ok(Err("memguard left no recording".to_owned())) };
+    let lines = records::read(&kept.lines)?;
+    let Some(run) = judge::Run::of(scenario, kept.mode, &lines) else {
+        return Ok(Err("it broke off before the trouble".to_owned()));
+    };
+    let courses: Vec<_> = run.containers().iter().map(|container| run.course(container)).collect();
+    Ok(Ok(Evaluated {
         scenario: scenario.name.clone(),
-        kernel,
+        kernel: line(&kept.release),
         release: kept.release.clone(),
         kind: scenario.kind,
         half: scenario.half,
         class: evaluate::class(scenario.kind, &courses),
-        file: name(path),
-        rules: evaluate::judge(&run, scenario.kind, &courses, replayed),
-        recording: path.to_owned(),
-        samples: replayed.samples,
+        file: name(recording),
         courses,
+        rules: std::collections::BTreeMap::new(),
+        recording: recording.clone(),
     }))
 }
 
@@ -192,16 +190,11 @@ fn line(release: &str) -> String {
 }
 
 /// Writes docs/detection.md's tables, and the results as data.
-fn write(evaluation: &Evaluation, path: &Path) -> anyhow::Result<()> {
+fn write(evaluation: &Evaluation, scenarios: &[Scenario], path: &Path) -> anyhow::Result<()> {
     let tables = table::all(&evaluation.runs, &evaluation.left_out);
     document::write(path, "matrix", "How memguard decides", &tables)?;
     let data = path.with_extension("json");
-    let mut text = "[\n".to_owned();
-    for (index, run) in evaluation.runs.iter().enumerate() {
-        text.push_str(if index > 0 { ",\n" } else { "" });
-        text.push_str(&serde_json::to_string(run)?);
-    }
-    text.push_str("\n]\n");
+    let text = Results::text(&evaluation.runs, scenarios)?;
     fs::write(&data, text).with_context(|| format!("can't write {}", data.display()))?;
     ui::say(format!("wrote {} and {}", path.display(), data.display()));
     Ok(())

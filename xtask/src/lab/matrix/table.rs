@@ -26,7 +26,8 @@ pub(super) fn all(runs: &[Evaluated], left_out: &[String]) -> String {
         scenarios(&[Kind::Livelock]),
         scenarios(&[Kind::Healthy, Kind::Oom])
     );
-    let _ = writeln!(text, "### By rule\n");
+    text.push_str(&kernels(runs));
+    let _ = writeln!(text, "\n### By rule\n");
     text.push_str(&rules(runs, &by_rule()));
     let _ = writeln!(text, "\n### memguard with less to go by\n");
     text.push_str(&rules(runs, &VARIANTS[3..].iter().map(|v| (v.name, v.told.to_owned())).collect::<Vec<_>>()));
@@ -46,6 +47,37 @@ pub(super) fn all(runs: &[Evaluated], left_out: &[String]) -> String {
         }
     }
     text
+}
+
+/// How often what was run on each kernel.
+fn kernels(runs: &[Evaluated]) -> String {
+    let mut by_kernel: BTreeMap<Version<'_>, BTreeMap<&str, usize>> = BTreeMap::new();
+    for run in runs {
+        *by_kernel.entry(version(&run.kernel)).or_default().entry(&run.scenario).or_default() += 1;
+    }
+    let mut text =
+        "| kernel | scenarios | runs | three runs or more | two | one |\n|---|---|---|---|---|---|\n".to_owned();
+    for ((_, kernel), scenarios) in by_kernel {
+        let of = |fits: fn(usize) -> bool| scenarios.values().filter(|count| fits(**count)).count();
+        let _ = writeln!(
+            text,
+            "| {kernel} | {} | {} | {} | {} | {} |",
+            scenarios.len(),
+            scenarios.values().sum::<usize>(),
+            of(|count| count >= 3),
+            of(|count| count == 2),
+            of(|count| count == 1)
+        );
+    }
+    text
+}
+
+/// Sorts kernels as people do.
+type Version<'e> = (Vec<u32>, &'e str);
+
+fn version(kernel: &str) -> Version<'_> {
+    let numbers = kernel.split([',', ' ']).next().unwrap_or_default();
+    (numbers.split('.').map_while(|number| number.parse().ok()).collect(), kernel)
 }
 
 fn is_contrary(run: &Evaluated) -> bool {
@@ -278,7 +310,6 @@ mod tests {
             courses: vec![course],
             rules: rules.iter().map(|(rule, outcome, s)| ((*rule).to_owned(), judged(*outcome, *s))).collect(),
             recording: std::path::PathBuf::new(),
-            samples: 0,
         }
     }
 
@@ -305,6 +336,7 @@ mod tests {
     fn each_run_is_counted_once_and_by_what_it_did() {
         let text = all(&some(), &["x.jsonl: it broke off".to_owned()]);
         for row in [
+            "| 6.12 | 5 | 6 | 0 | 1 | 4 |",
             "| **memguard**, default profile | 0 of 0 | 0 of 2 | 0 of 2 | 0 of 2 | 1 of 1 | 1 of 3 | 15.5 s | 19.0 s |",
             "| oomd's documented rule: memory full over 5 % for 15 s | 0 of 0 | 1 of 2 | 1 of 2 | 1 of 2 | 0 of 1 | 1 of 3 |",
             "| lock | 6.12 | tuning | 2 | hung 64 s and more at 1.2 % | 2 of 2 | 4.0 s | 15.5 s | 19.0 s |  |",
@@ -317,5 +349,12 @@ mod tests {
             assert!(text.contains(row), "no {row} in\n{text}");
         }
         assert!(summary(&some()).contains("0+1 of 3"), "{}", summary(&some()));
+    }
+
+    #[test]
+    fn kernels_are_in_the_order_of_their_numbers() {
+        let mut kernels = ["7", "6.12, no tracer", "6.18", "6.12", "6.1"];
+        kernels.sort_by_key(|kernel| version(kernel));
+        assert_eq!(kernels, ["6.1", "6.12", "6.12, no tracer", "6.18", "7"]);
     }
 }
