@@ -7,6 +7,7 @@ pub mod agent;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod crash;
 pub mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
