@@ -29,6 +29,7 @@ use crate::{
     journal::{Journal, boot_id},
     kernel::{Coverage, Level, Plan},
     protect,
+    remote::Remote,
     respond::{Actions, Budget, Mode, Policy, Suspects},
     telemetry::{Cost, Event, StateChange, Summary, emit},
     trace::Recorder,
@@ -76,6 +77,8 @@ const TOLD_AT_MOST_EVERY: Duration = Duration::from_secs(30);
 /// The tree is walked at most this often for cgroups that are not in it.
 const WALK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the end waits for answers of Kubernetes and GitHub that are under way.
+const REMOTE_PATIENCE: Duration = Duration::from_secs(4);
 /// How long the end waits for the journal's disk.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -99,6 +102,7 @@ pub struct Agent<A> {
     actions_under_way: JoinSet<Outcome>,
     budget: Budget,
     journal: Journal,
+    remote: Option<Remote>,
     boot_id: String,
     suspects: Suspects,
     began: Instant,
@@ -153,6 +157,7 @@ impl<A: Actions> Agent<A> {
             actions_under_way: JoinSet::new(),
             budget: Budget::default(),
             journal,
+            remote: None,
             boot_id: boot_id(),
             suspects: Suspects::default(),
             began: Instant::now(),
@@ -168,6 +173,12 @@ impl<A: Actions> Agent<A> {
     #[must_use]
     pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
         Self { recorder, ..self }
+    }
+
+    /// Knows whose the containers are, and has seen to what remains to be done elsewhere after one was ended.
+    #[must_use]
+    pub fn reaching(self, remote: Option<Remote>) -> Self {
+        Self { remote, ..self }
     }
 
     /// Runs until SIGINT, SIGTERM or the configured time.
@@ -218,6 +229,9 @@ impl<A: Actions> Agent<A> {
             if let Ok(outcome) = outcome {
                 self.finished(outcome);
             }
+        }
+        if self.remote.take().is_some_and(|remote| !remote.close(REMOTE_PATIENCE)) {
+            tracing::warn!("a server does not answer; the next start goes on with what remains to be done there");
         }
         let journal = std::mem::replace(&mut self.journal, Journal::none());
         if !journal.close(JOURNAL_PATIENCE) {

@@ -10,10 +10,13 @@ use futures_util::future::Either;
 use super::Agent;
 use crate::{
     cgroup::CgroupHandle,
+    crash,
     engine::{UnitId, Verdict},
     journal::{Incident, Stage},
+    remote::{Remote, follow_ups},
     respond::{ActionError, Actions, Decision, DryRun, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
     telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit, escaped},
+    workload::Place,
 };
 
 /// An action that has come to its end.
@@ -38,6 +41,9 @@ impl<A: Actions> Agent<A> {
         }
         let Some(path) = self.tree.victim(&unit.path()) else { return };
         unit.victim = open_armed(&path);
+        if let (Some(remote), Some(place)) = (&self.remote, Place::of(&path)) {
+            remote.look_up(&place);
+        }
     }
 
     /// Verdict, plan, fresh check, action; every way it can go leaves a line in the log.
@@ -71,6 +77,8 @@ impl<A: Actions> Agent<A> {
             suspects,
             under_reclaim,
         };
+        let place = victim.as_ref().and_then(|victim| Place::of(victim.path()));
+        let workload = self.remote.as_ref().zip(place.as_ref()).and_then(|(remote, place)| remote.workload(place));
         let mut record = Incident {
             id: incident.clone(),
             decided_at,
@@ -81,16 +89,25 @@ impl<A: Actions> Agent<A> {
             victim: None,
             method: None,
             evidence: verdict.terms.sentence(),
+            workload,
             stage: Stage::Planned,
+            follow_ups: Vec::new(),
+            wishes: self.remote.as_ref().map(Remote::wishes).unwrap_or_default(),
         };
+        crash::point("verdict");
         let decision = match (plan(&facts, &self.config.policy), victim) {
             (Decision::Suppress(reason), _) => Err(reason),
             (Decision::End { .. }, None) => Err(Suppressed::NoVictim),
             (Decision::End { method, .. }, Some(victim)) => {
                 (record.victim, record.method) = (Some(victim.inode()), Some(method));
+                if let Some(remote) = &self.remote {
+                    record.follow_ups = follow_ups(self.config.mode, record.workload.as_ref(), remote.reach());
+                }
                 // Before the last look, because the disk may take its moment.
                 if self.config.mode == Mode::Enforce {
+                    crash::point("journal-before");
                     self.journal.before(&record);
+                    crash::point("journal-kept");
                 }
                 let thresholds = &self.config.engine.thresholds;
                 fresh_check(&unit.handle, &victim, &verdict, latest.memory.oom_kills, thresholds)
@@ -100,12 +117,14 @@ impl<A: Actions> Agent<A> {
         // First the kill, then the words: the log waits for nobody, but its lines take time to write down.
         let outcome = match decision {
             Ok((victim, method)) => {
+                crash::point("fresh-checked");
                 let victim_name = CgroupName::new(self.tree.root(), victim.inode(), victim.path());
                 let action = match self.config.mode {
                     Mode::Enforce => Either::Left(self.actions.end(victim, method, self.config.kill_patience)),
                     Mode::Observe => Either::Right(DryRun.end(victim, method, self.config.kill_patience)),
                 };
                 let verdict_to_action = decided.elapsed();
+                crash::point("kill-written");
                 unit.kill_under_way = true;
                 self.budget.spend(now);
                 if self.config.mode == Mode::Enforce {
@@ -128,6 +147,7 @@ impl<A: Actions> Agent<A> {
             }
             Err(reason) => {
                 record.stage = Stage::Suppressed { why: escaped(&reason.to_string()) };
+                record.follow_ups.clear();
                 self.journal.after(&record);
                 Some(reason)
             }
@@ -174,9 +194,15 @@ impl<A: Actions> Agent<A> {
             (Some(ended), _) => Stage::Done { ended },
             (None, error) => Stage::Failed { error: error.clone().unwrap_or_default() },
         };
+        crash::point("confirmed");
         self.journal.after(&record);
+        crash::point("outcome-kept");
+        let incident = record.id.clone();
+        if let Some(remote) = &self.remote {
+            remote.follow(record);
+        }
         let action = Action {
-            incident: record.id,
+            incident,
             victim: outcome.victim,
             on_behalf_of: outcome.on_behalf_of,
             method: outcome.method,

@@ -11,7 +11,8 @@ use crate::{
 
 impl<A: Actions> Agent<A> {
     /// Kills of before count against the budget, or a crash loop would begin a new one each time. What was about to be
-    /// done when the last memguard ended is looked at, and not done again.
+    /// done when the last memguard ended is looked at, and not done again; what remained to be done elsewhere is gone on
+    /// with.
     #[must_use]
     pub fn continuing(mut self, incidents: Vec<Incident>) -> Self {
         for mut incident in incidents {
@@ -19,6 +20,9 @@ impl<A: Actions> Agent<A> {
                 incident.stage = Stage::Interrupted { found: found(&self.tree, &self.boot_id, &incident) };
                 tracing::warn!(incident = incident.id, "{}: {}", incident.cgroup, incident.outcome());
                 self.journal.after(&incident);
+            }
+            if let Some(remote) = self.remote.as_ref().filter(|_| incident.is_open()) {
+                remote.follow(incident.clone());
             }
             recall(&mut self.budget, &incident, super::unix_seconds(), super::now(), self.config.policy.budget.per);
         }
@@ -51,6 +55,7 @@ mod tests {
     use super::*;
     use crate::{
         cgroup::fake_cgroup,
+        remote::Wishes,
         respond::{Limit, Method, Mode},
     };
 
@@ -65,7 +70,10 @@ mod tests {
             victim: Some(victim),
             method: Some(Method::Kill),
             evidence: String::new(),
+            workload: None,
             stage: Stage::Planned,
+            follow_ups: Vec::new(),
+            wishes: Wishes::default(),
         }
     }
 

@@ -113,6 +113,19 @@ fn show(incident: &Incident) -> String {
     ] {
         let _ = writeln!(text, "{name:<9} {}", escaped(&value));
     }
+    if let Some(workload) = &incident.workload {
+        let _ = writeln!(text, "{:<9} {}", "container", escaped(&workload.name()));
+        let job = workload.facts.as_ref().and_then(|facts| facts.job.as_ref());
+        if let Some(job) = job {
+            let _ = writeln!(text, "{:<9} {} of {}", "run", job.run_id, escaped(&job.repository));
+        }
+    }
+    if !incident.follow_ups.is_empty() {
+        text.push_str("then\n");
+    }
+    for follow_up in &incident.follow_ups {
+        let _ = writeln!(text, "  {}", escaped(&follow_up.outcome()));
+    }
     text.push_str("evidence\n");
     for term in incident.evidence.split("; ") {
         let _ = writeln!(text, "  {}", escaped(term));
@@ -125,6 +138,7 @@ mod tests {
     use super::*;
     use crate::{
         journal::Stage,
+        remote::{FollowUp, Kind, Wishes},
         respond::{Ended, Method, Mode},
     };
 
@@ -139,7 +153,10 @@ mod tests {
             victim: Some(8),
             method: Some(Method::Kill),
             evidence: "memory at 100 % of memory.max; limit hit 9.0 times/s".to_owned(),
+            workload: None,
             stage: Stage::Done { ended: Ended::Dead { write_us: 9, empty_after_ms: 12 } },
+            follow_ups: Vec::new(),
+            wishes: Wishes::default(),
         }
     }
 
@@ -154,8 +171,15 @@ mod tests {
 
     #[test]
     fn all_of_one() {
-        let text = show(&incident());
-        for part in ["enforce", "cgroup 8", "cgroup.kill", "  limit hit 9.0 times/s\n", "empty after 12 ms"] {
+        let text = show(&Incident { follow_ups: vec![FollowUp::new(Kind::Cancel)], ..incident() });
+        for part in [
+            "enforce",
+            "cgroup 8",
+            "cgroup.kill",
+            "  limit hit 9.0 times/s\n",
+            "then\n  cancelling the GitHub run: to be done\n",
+            "empty after 12 ms",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!(time(u64::MAX), u64::MAX.to_string());

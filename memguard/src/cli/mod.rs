@@ -4,6 +4,7 @@ mod config;
 mod doctor;
 mod engine;
 mod incidents;
+mod reach;
 mod reload;
 mod replay;
 mod run;

@@ -14,7 +14,7 @@ use crate::{
 
 /// What the file says, and what the flags say over it. `can_kill`: there is a `cgroup.kill`.
 pub(super) fn in_force(args: &Args, can_kill: bool) -> anyhow::Result<InForce> {
-    let Configuration { engine, policy: PolicySettings { mode, mut policy } } = args.engine.configuration()?;
+    let Configuration { engine, policy: PolicySettings { mode, mut policy }, .. } = args.engine.configuration()?;
     let mode = args.mode.unwrap_or(mode);
     policy.method = args.action.unwrap_or(policy.method);
     policy.only.extend(args.only.iter().cloned());

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use glob::Pattern;
 
-use super::{engine::EngineArgs, reload};
+use super::{engine::EngineArgs, reach::ReachArgs, reload};
 use crate::{
     agent::{Agent, Config, InForce},
     cgroup::{CgroupRoot, own_cgroup},
@@ -54,6 +54,9 @@ pub(super) struct Args {
     /// Where the journal of incidents is kept, through restarts of the machine.
     #[arg(long, value_name = "FOLDER", default_value = super::incidents::STATE_DIR)]
     state_dir: PathBuf,
+
+    #[command(flatten)]
+    reach: ReachArgs,
 
     /// Kill only cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Added to
     /// the configuration's.
@@ -224,6 +227,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Restored::Unusable(why) => tracing::warn!("deleted a note that says nothing: {}", escaped(&why)),
         }
     }
+    let remote = if args.record_only {
+        None
+    } else {
+        args.reach.start(args.engine.configuration()?.kubernetes, journal.pen())?
+    };
     let recorder = match &args.record {
         Some(path) => Some(recorder(path, &facts.kernel.release, &plan, &config.engine)?),
         None => None,
@@ -233,6 +241,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let summary = runtime.block_on(async {
         Agent::new(config, KernelActions::new(notes), journal, &root, own, &plan, tracer)
             .recorded_by(recorder)
+            .reaching(remote)
             .continuing(incidents)
             .reloading(reload::reload(args, root.facts().kill))
             .run(ring)

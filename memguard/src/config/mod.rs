@@ -13,6 +13,7 @@
 //! only = ["kubepods.slice/**"]
 //! ```
 
+mod kubernetes;
 mod policy;
 
 use std::{
@@ -22,8 +23,7 @@ use std::{
 
 use toml::{Table, Value};
 
-pub use self::policy::PolicySettings;
-use self::policy::written as written_policy;
+pub use self::{kubernetes::KubernetesSettings, policy::PolicySettings};
 use crate::engine::{KNOBS, Ramp, Settings};
 
 /// Why a configuration can't be used.
@@ -42,6 +42,7 @@ pub enum ConfigError {
 pub struct Configuration {
     pub engine: Settings,
     pub policy: PolicySettings,
+    pub kubernetes: KubernetesSettings,
 }
 
 /// Reads a configuration. What the file does not say is as in [`Settings::profile`] and [`PolicySettings::default`].
@@ -111,8 +112,11 @@ pub(crate) fn configuration(table: &Table) -> Result<Configuration, Vec<String>>
                 problems.0.extend(result.engine.contradiction().map(|what| format!("engine: {what}")));
             }
             ("policy", Value::Table(policy)) => result.policy = policy::read(policy, &mut problems),
-            ("engine" | "policy", other) => problems.add(key, other, &format!("write it as a table, [{key}]")),
-            _ => problems.unknown(key, &["engine", "policy"]),
+            ("kubernetes", Value::Table(table)) => result.kubernetes = kubernetes::read(table, &mut problems),
+            ("engine" | "policy" | "kubernetes", other) => {
+                problems.add(key, other, &format!("write it as a table, [{key}]"));
+            }
+            _ => problems.unknown(key, &["engine", "policy", "kubernetes"]),
         }
     }
     if problems.0.is_empty() { Ok(result) } else { Err(problems.0) }
@@ -211,7 +215,12 @@ fn ramp(value: &Value) -> Option<Ramp> {
 /// A configuration as a file, each setting with what it is for.
 #[must_use]
 pub fn written(configuration: &Configuration) -> String {
-    format!("{}\n{}", written_engine(&configuration.engine), written_policy(&configuration.policy))
+    [
+        written_engine(&configuration.engine),
+        policy::written(&configuration.policy),
+        kubernetes::written(&configuration.kubernetes),
+    ]
+    .join("\n")
 }
 
 fn written_engine(settings: &Settings) -> String {
@@ -292,7 +301,7 @@ mod tests {
         )
         .unwrap_err();
         for (name, remedy) in [
-            ("color", "there are: engine, policy"),
+            ("color", "there are: engine, policy, kubernetes"),
             ("engine.profile = \"brave\"", "careful"),
             ("engine.hold_s = 0", "1 to 3600"),
             ("engine.window_s = 2.5", "2 to 60"),

@@ -84,7 +84,13 @@ pub(super) fn read(table: &Table, problems: &mut Problems) -> PolicySettings {
     settings
 }
 
-fn whole(name: &str, value: &Value, setting: (&str, u32, u32, &str), problems: &mut Problems, into: &mut u32) {
+pub(super) fn whole(
+    name: &str,
+    value: &Value,
+    setting: (&str, u32, u32, &str),
+    problems: &mut Problems,
+    into: &mut u32,
+) {
     let (_, least, most, _) = setting;
     match value.as_integer().and_then(|count| u32::try_from(count).ok()).filter(|n| (least..=most).contains(n)) {
         Some(count) => *into = count,

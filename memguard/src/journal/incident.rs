@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::respond::{Ended, Method, Mode};
+use crate::{
+    remote::{FollowUp, Wishes, Workload},
+    respond::{Ended, Method, Mode},
+};
 
 /// All that is kept of one verdict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +26,15 @@ pub struct Incident {
     pub method: Option<Method>,
     /// The evidence in one sentence.
     pub evidence: String,
+    /// Whose container it was, where the Kubernetes API said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
     pub stage: Stage,
+    /// What remains to be done elsewhere once it was ended, each with how far it has come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub follow_ups: Vec<FollowUp>,
+    #[serde(default)]
+    pub wishes: Wishes,
 }
 
 /// How far it has come.
@@ -61,6 +72,21 @@ impl Incident {
                 self.stage,
                 Stage::Planned | Stage::Done { .. } | Stage::Failed { .. } | Stage::Interrupted { found: Found::Gone }
             )
+    }
+
+    /// How it ended, if it did.
+    #[must_use]
+    pub const fn ended(&self) -> Option<Ended> {
+        match self.stage {
+            Stage::Done { ended } => Some(ended),
+            _ => None,
+        }
+    }
+
+    /// Whether something remains to be done.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Planned) || self.follow_ups.iter().any(FollowUp::is_open)
     }
 
     /// What came of it, for people.
@@ -108,7 +134,10 @@ pub(super) fn example(id: &str, decided_at: u64) -> Incident {
         victim: Some(8),
         method: Some(Method::Kill),
         evidence: "memory at 100 %".to_owned(),
+        workload: None,
         stage: Stage::Planned,
+        follow_ups: Vec::new(),
+        wishes: Wishes::default(),
     }
 }
 

@@ -56,11 +56,17 @@ struct Order {
     done: Option<SyncSender<()>>,
 }
 
+/// Writes into the journal, without ever waiting for a disk.
+#[derive(Clone, Debug)]
+pub struct Pen {
+    copies: Option<Copies>,
+    orders: Option<SyncSender<Order>>,
+}
+
 /// Keeps incidents. Without a store they are kept in the run folder alone.
 #[derive(Debug)]
 pub struct Journal {
-    copies: Option<Copies>,
-    orders: Option<SyncSender<Order>>,
+    pen: Pen,
     /// The disk did not answer in time: nobody waits for it until it has.
     late: Option<Receiver<()>>,
     thread: Option<JoinHandle<()>>,
@@ -93,10 +99,11 @@ impl Journal {
                 Vec::new()
             }
         };
-        let journal = Self { copies: Some(copies), orders: Some(orders), late: None, thread: Some(thread) };
+        let pen = Pen { copies: Some(copies), orders: Some(orders) };
+        let journal = Self { pen, late: None, thread: Some(thread) };
         // A copy is never older than what is on the disk, which may have hung or been full.
         for copy in at_hand.iter().filter(|copy| !stored.contains(copy)) {
-            journal.send(Order { incident: Box::new(copy.clone()), done: None });
+            journal.pen.send(Order { incident: Box::new(copy.clone()), done: None });
         }
         let mut incidents = stored;
         incidents.retain(|stored| at_hand.iter().all(|copy| copy.id != stored.id));
@@ -108,14 +115,14 @@ impl Journal {
     /// Keeps nothing: for who only looks on.
     #[must_use]
     pub const fn none() -> Self {
-        Self { copies: None, orders: None, late: None, thread: None }
+        Self { pen: Pen { copies: None, orders: None }, late: None, thread: None }
     }
 
     /// Keeps an incident before something is done, and waits a moment for the disk.
     pub fn before(&mut self, incident: &Incident) -> Kept {
-        let copied = self.copy(incident);
+        let copied = self.pen.copy(incident);
         let (done, answer) = mpsc::sync_channel(1);
-        let sent = self.send(Order { incident: Box::new(incident.clone()), done: Some(done) });
+        let sent = self.pen.send(Order { incident: Box::new(incident.clone()), done: Some(done) });
         if let Some(late) = &self.late
             && !matches!(late.try_recv(), Ok(()))
         {
@@ -143,15 +150,20 @@ impl Journal {
 
     /// Keeps what has become of an incident, without waiting.
     pub fn after(&self, incident: &Incident) {
-        self.copy(incident);
-        self.send(Order { incident: Box::new(incident.clone()), done: None });
+        self.pen.after(incident);
+    }
+
+    /// For somebody else who has something to keep. All of them have to be gone before [`Journal::close`].
+    #[must_use]
+    pub fn pen(&self) -> Pen {
+        self.pen.clone()
     }
 
     /// Waits until all that was handed over is on the disk, or for so long. Whether it is.
     #[must_use]
     pub fn close(self, patience: Duration) -> bool {
-        let Self { orders, thread, .. } = self;
-        drop(orders);
+        let Self { pen, thread, .. } = self;
+        drop(pen);
         let began = Instant::now();
         while thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             if began.elapsed() >= patience {
@@ -160,6 +172,14 @@ impl Journal {
             thread::sleep(Duration::from_millis(2));
         }
         true
+    }
+}
+
+impl Pen {
+    /// Keeps what has become of an incident.
+    pub fn after(&self, incident: &Incident) {
+        self.copy(incident);
+        self.send(Order { incident: Box::new(incident.clone()), done: None });
     }
 
     fn copy(&self, incident: &Incident) -> Kept {

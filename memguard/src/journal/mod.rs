@@ -12,6 +12,6 @@ mod store;
 pub use self::{
     copies::Copies,
     incident::{Found, Incident, Stage, boot_id},
-    keeper::{Journal, JournalError, Kept, Opened},
+    keeper::{Journal, JournalError, Kept, Opened, Pen},
     store::{StoreError, read_only},
 };

@@ -95,9 +95,21 @@ impl Store {
                 let value = serde_json::to_vec(incident).unwrap_or_default();
                 table.insert(incident.id.as_str(), value.as_slice()).map_err(used)?;
             }
+            let surplus = table.len().map_err(used)?.saturating_sub(MOST);
+            let mut oldest = Vec::new();
             // Ids begin with the time, so the first in order is the oldest.
-            while table.len().map_err(used)? > MOST {
-                table.pop_first().map_err(used)?;
+            for entry in table.iter().map_err(used)? {
+                if oldest.len() as u64 >= surplus {
+                    break;
+                }
+                let (id, value) = entry.map_err(used)?;
+                // What remains to be done is not forgotten, however much came after it.
+                if !serde_json::from_slice(value.value()).is_ok_and(|incident: Incident| incident.is_open()) {
+                    oldest.push(id.value().to_owned());
+                }
+            }
+            for id in oldest {
+                table.remove(id.as_str()).map_err(used)?;
             }
         }
         writing.commit().map_err(used)
@@ -157,7 +169,10 @@ pub fn read_only(folder: &Path) -> Result<Vec<Incident>, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::incident::example, *};
+    use super::{
+        super::incident::{Stage, example},
+        *,
+    };
 
     #[test]
     fn what_was_put_is_there_after_a_restart() {
@@ -201,10 +216,15 @@ mod tests {
     fn the_oldest_go_first() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(opener(dir.path().to_owned())).unwrap();
-        let many: Vec<_> =
-            (0..MOST + 10).map(|n| example(&format!("mg-{}-1", 1_700_000_000 + n), 1_700_000_000 + n)).collect();
+        let closed = |n: u64| {
+            let stage = Stage::Suppressed { why: String::new() };
+            Incident { stage, ..example(&format!("mg-{}-1", 1_700_000_000 + n), 1_700_000_000 + n) }
+        };
+        let many: Vec<_> = (0..MOST + 10).map(closed).collect();
+        store.put(&[example("mg-1-1", 1)]).unwrap();
         store.put(&many).unwrap();
         let all = store.all().unwrap();
-        assert_eq!((all.len() as u64, all[0].decided_at), (MOST, 1_700_000_010));
+        assert_eq!((all.len() as u64, all[0].decided_at), (MOST, 1), "what is open stays");
+        assert_eq!(all[1].decided_at, 1_700_000_011);
     }
 }

@@ -157,7 +157,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// What a runner's object says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerFacts {
     pub api: Generation,
     pub namespace: String,
@@ -175,7 +175,7 @@ pub struct RunnerFacts {
 }
 
 /// The job that a runner has. Texts are as their authors wrote them: escape them where they are shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobFacts {
     /// `owner/repository`.
     pub repository: String,

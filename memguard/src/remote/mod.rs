@@ -1,6 +1,29 @@
 //! What remains to be done about an incident elsewhere, after its container was ended: at GitHub and at the Kubernetes API.
+//!
+//! Each *follow-up* stands in its incident in the journal, before the container is ended ([`follow_ups()`]), is tried by a
+//! worker in a thread of its own until it is done or has a final answer ([`start`]), and can be tried again after a crash
+//! at any point. The detection loop waits for none of it.
 
 mod failure;
+mod follow_up;
+mod outside;
+mod plan;
+mod real;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod words;
+mod worker;
+mod workload;
 
-pub use failure::Failure;
+pub use self::{
+    failure::Failure,
+    follow_up::{FollowUp, GIVE_UP_AFTER, Kind, Open, Progress},
+    outside::{Cancelled, Check, Outside, Run, RunJob, RunRef},
+    plan::{Reach, Wishes, adapt, follow_ups},
+    real::Real,
+    thread::{Remote, Setup, SetupError, start},
+    workload::Workload,
+};
 pub(crate) use failure::{chain, server_text};

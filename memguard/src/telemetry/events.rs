@@ -11,7 +11,9 @@ use super::{
 use crate::{
     cgroup::RootFacts,
     engine::{Memory, Signals, State, TracerSample, Verdict},
+    journal::Incident,
     kernel::{Level, Plan},
+    remote::{FollowUp, Progress},
     respond::{Ended, Method, Mode, Suppressed},
     tracer::TracerCost,
 };
@@ -116,6 +118,24 @@ pub struct Cost {
     pub tracer: Option<TracerCost>,
 }
 
+/// What came of a follow-up of an incident, or that it has trouble.
+#[derive(Clone, Debug, Serialize)]
+pub struct FollowUpEvent {
+    pub incident: String,
+    /// Namespace, pod and container.
+    pub workload: String,
+    #[serde(flatten)]
+    pub follow_up: FollowUp,
+}
+
+impl FollowUpEvent {
+    #[must_use]
+    pub fn new(incident: &Incident, follow_up: &FollowUp) -> Self {
+        let workload = incident.workload.as_ref().map(|workload| escaped(&workload.name())).unwrap_or_default();
+        Self { incident: incident.id.clone(), workload, follow_up: follow_up.clone() }
+    }
+}
+
 /// Any of them.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -125,6 +145,7 @@ pub enum Event {
     Verdict(Box<VerdictEvent>),
     Action(Box<Action>),
     Suppressed(Box<SuppressedAction>),
+    FollowUp(Box<FollowUpEvent>),
     Refaults(Box<RefaultReport>),
     Cost(Box<Cost>),
     Summary(Box<super::Summary>),
@@ -200,6 +221,7 @@ impl fmt::Display for Event {
             Self::Suppressed(e) => {
                 write!(f, "no action on {} ({}): {}", e.unit, e.incident, escaped(&e.reason.to_string()))
             }
+            Self::FollowUp(e) => write!(f, "{} ({}): {}", e.workload, e.incident, escaped(&e.follow_up.outcome())),
             Self::Refaults(e) => {
                 let rates = &e.refaults_per_s;
                 write!(
@@ -247,6 +269,14 @@ pub fn emit(event: &Event) {
         Event::Verdict(_) | Event::Suppressed(_) => tracing::warn!(target: "memguard", record, "{event}"),
         Event::Action(action) if action.error.is_some() => tracing::error!(target: "memguard", record, "{event}"),
         Event::Action(_) => tracing::warn!(target: "memguard", record, "{event}"),
+        Event::FollowUp(e) => match &e.follow_up.progress {
+            Progress::Done { .. } | Progress::NotNeeded { .. } => {
+                tracing::info!(target: "memguard", record, "{event}");
+            }
+            Progress::GaveUp { .. } => tracing::error!(target: "memguard", record, "{event}"),
+            Progress::Open(open) if open.failures > 0 => tracing::warn!(target: "memguard", record, "{event}"),
+            Progress::Open(_) => tracing::info!(target: "memguard", record, "{event}"),
+        },
         Event::Started(_) | Event::State(_) | Event::Refaults(_) | Event::Cost(_) | Event::Summary(_) => {
             tracing::info!(target: "memguard", record, "{event}");
         }

@@ -7,7 +7,9 @@ mod logs;
 mod name;
 mod summary;
 
-pub use events::{Action, Cost, Event, RefaultReport, Started, StateChange, SuppressedAction, VerdictEvent, emit};
+pub use events::{
+    Action, Cost, Event, FollowUpEvent, RefaultReport, Started, StateChange, SuppressedAction, VerdictEvent, emit,
+};
 pub use histogram::RefaultHistogram;
 pub use logs::{LogFormat, LogGuard, init};
 pub use name::{CgroupName, escaped, shown};

@@ -1,0 +1,76 @@
+//! The way to Kubernetes and GitHub, from flags and configuration.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+
+use crate::{
+    config::KubernetesSettings,
+    journal::Pen,
+    remote::{self, Reach, Remote, Setup, Wishes},
+};
+
+/// Whether there is a Kubernetes API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kubernetes {
+    /// On in a pod with a service account, or with a kubeconfig.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ReachArgs {
+    /// Ask the Kubernetes API whose containers these are, and see there and at GitHub to what remains after a kill.
+    /// `auto`: in a pod with a service account, or where a kubeconfig is named.
+    #[arg(long, value_enum, default_value_t)]
+    kubernetes: Kubernetes,
+
+    /// How to reach the API [default: by the service account of memguard's own pod].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// The name of this node in Kubernetes, whose pods are watched [default: the hostname].
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node_name: Option<String>,
+}
+
+impl ReachArgs {
+    fn on(&self) -> bool {
+        match self.kubernetes {
+            Kubernetes::On => true,
+            Kubernetes::Off => false,
+            Kubernetes::Auto => self.kubeconfig.is_some() || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+        }
+    }
+
+    fn node(&self) -> anyhow::Result<String> {
+        if let Some(name) = &self.node_name {
+            return Ok(name.clone());
+        }
+        let uname = rustix::system::uname();
+        let name = uname.nodename().to_str().context("the hostname is no text; give --node-name")?;
+        if name.is_empty() {
+            bail!("this machine has no hostname; give --node-name");
+        }
+        Ok(name.to_owned())
+    }
+
+    /// Starts what talks to the outside; `None` where there is no Kubernetes.
+    pub(super) fn start(&self, kubernetes: KubernetesSettings, pen: Pen) -> anyhow::Result<Option<Remote>> {
+        if !self.on() {
+            return Ok(None);
+        }
+        let setup = Setup {
+            kubeconfig: self.kubeconfig.clone(),
+            node: self.node()?,
+            timeout: kubernetes.timeout,
+            reach: Reach { events: kubernetes.events, delete_runner: kubernetes.delete_runner, ..Reach::default() },
+            wishes: Wishes::default(),
+        };
+        let remote = remote::start(setup, pen).context("--kubernetes off goes on without Kubernetes")?;
+        Ok(Some(remote))
+    }
+}

@@ -1,0 +1,113 @@
+//! What people are told: whoever looks at the pod with `kubectl`, and the developer whose job it was.
+
+use std::fmt::Write as _;
+
+use super::workload::Workload;
+use crate::{
+    journal::{Incident, Stage},
+    respond::{Ended, Mode},
+    telemetry::escaped,
+};
+
+/// What was done, in a few words.
+fn deed(incident: &Incident) -> &'static str {
+    match (incident.mode, incident.ended()) {
+        (Mode::Enforce, Some(Ended::OomKilled { alive: true, .. })) => {
+            "memguard had the kernel's OOM killer end its hungriest process; the others live"
+        }
+        (Mode::Enforce, Some(Ended::OomKilled { .. })) => "memguard had the kernel's OOM killer end it",
+        (Mode::Enforce, _) if matches!(incident.stage, Stage::Interrupted { .. }) => {
+            "memguard was about to kill it when it was ended itself, and found nothing left of it at its next start"
+        }
+        (Mode::Enforce, _) => "memguard killed it",
+        _ => "memguard only observes, and did nothing",
+    }
+}
+
+fn container(workload: &Workload) -> String {
+    match &workload.container {
+        Some(name) => format!("Container {}", escaped(name)),
+        None => "A container".to_owned(),
+    }
+}
+
+fn at_limit(workload: &Workload) -> String {
+    workload.memory_limit.as_ref().map_or_else(String::new, |limit| format!(" of {}", escaped(limit)))
+}
+
+/// For an Event: what happened, the evidence, what to do. The API cuts it after 1024 bytes, so the evidence comes last.
+pub(super) fn note(incident: &Incident, workload: &Workload) -> String {
+    format!(
+        "{} hung at its memory limit{}: the kernel threw out program text and read it back all the time, and never ran \
+         out of memory, so its OOM killer was not asked. {}. Raise limits.memory, or find the step that needs so much. \
+         Incident {}. {}",
+        container(workload),
+        at_limit(workload),
+        deed(incident),
+        incident.id,
+        incident.evidence
+    )
+}
+
+pub(super) fn title(incident: &Incident) -> String {
+    match incident.ended() {
+        Some(Ended::OomKilled { alive: true, .. }) => "A process of this job hung at the memory limit, and was ended",
+        _ => "This job hung at its memory limit, and was ended",
+    }
+    .to_owned()
+}
+
+/// For a check run: Markdown, for somebody who never heard of memguard.
+pub(super) fn summary(incident: &Incident, workload: &Workload) -> String {
+    let mut text = format!(
+        "**This job did not fail by itself.** {} of its runner pod used up its memory limit{}. Instead of running out of \
+         memory it hung: the kernel made room by throwing out the very program text that the job was running, and read it \
+         back at once, over and over. Such a job makes no progress, and would have waited for its timeout. {}.\n\n\
+         ### What to do\n\n\
+         - If the job needs this much, give the runner more: `limits.memory` of the runner's pod template.\n\
+         - Otherwise look at the step that was running when the log stops: fewer parallel processes, a smaller heap, or less \
+         at once.\n\n\
+         ### What was seen\n\n\
+         | |\n|---|\n",
+        container(workload),
+        at_limit(workload),
+        deed(incident),
+    );
+    for term in incident.evidence.split("; ") {
+        let _ = writeln!(text, "| {} |", cell(term));
+    }
+    let facts = [
+        ("pod", Some(format!("{}/{}", workload.namespace, workload.pod))),
+        ("node", Some(workload.node.clone())),
+        ("runner", workload.facts.as_ref().map(|facts| facts.name.clone())),
+        ("scale set", workload.facts.as_ref().and_then(|facts| facts.scale_set.clone())),
+        ("incident", Some(incident.id.clone())),
+    ];
+    text.push_str("\n### Where\n\n| | |\n|---|---|\n");
+    for (name, value) in facts {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            let _ = writeln!(text, "| {name} | {} |", cell(&value));
+        }
+    }
+    let _ = write!(text, "\nOn the node, `memguard incidents show {}` tells all that is known.\n", cell(&incident.id));
+    text
+}
+
+/// A text that can't break out of its cell or become a link, a mention or HTML.
+fn cell(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in escaped(text).chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '&' => out.push_str("&amp;"),
+            // A mention needs its @ right before a name.
+            '@' => out.push_str("@\u{200b}"),
+            '|' | '`' | '[' | ']' | '\\' | '*' | '_' | '!' | '#' => {
+                out.push('\\');
+                out.push(c);
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
