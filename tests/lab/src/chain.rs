@@ -54,13 +54,16 @@ pub enum Fault {
     KubernetesAway,
     /// The file system with the journal is full from before the verdict on, until the container is dead for a while.
     DiskFull,
+    /// It is full when memguard starts.
+    DiskFullAtStart,
     /// Every write to the file system with the journal hangs, from before the verdict on, until the container is dead for
     /// a while.
     DiskHangs,
 }
 
 impl Fault {
-    pub const ALL: [Self; 4] = [Self::GithubAway, Self::KubernetesAway, Self::DiskFull, Self::DiskHangs];
+    pub const ALL: [Self; 5] =
+        [Self::GithubAway, Self::KubernetesAway, Self::DiskFull, Self::DiskFullAtStart, Self::DiskHangs];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -69,6 +72,7 @@ impl Fault {
             Self::GithubAway => "github-away",
             Self::KubernetesAway => "kubernetes-away",
             Self::DiskFull => "disk-full",
+            Self::DiskFullAtStart => "disk-full-at-start",
             Self::DiskHangs => "disk-hangs",
         }
     }
@@ -126,7 +130,7 @@ pub fn all() -> Vec<Round> {
         (Fault::GithubAway, "cancel-before"),
         (Fault::KubernetesAway, "confirmed"),
         (Fault::DiskFull, "kill-written"),
-        (Fault::DiskFull, "cancel-answered"),
+        (Fault::DiskFullAtStart, "cancel-answered"),
         (Fault::DiskHangs, "kill-written"),
         (Fault::DiskHangs, "outcome-kept"),
     ];

@@ -4,6 +4,8 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -16,6 +18,9 @@ use super::machine::{CGROUP, write};
 
 /// Where memguard runs.
 pub(super) const MEMGUARD: &str = "/sys/fs/cgroup/system.slice/memguard.service";
+
+/// How long the last process of a tree may take to be gone.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const BURSTABLE: &str = "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice";
 
@@ -107,7 +112,8 @@ fn number(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-fn uid(pod: &str) -> String {
+/// As in the pod's metadata.
+pub(super) fn uid(pod: &str) -> String {
     let (a, b) = (number(pod), number(&format!("{pod}-2")));
     format!(
         "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
@@ -130,6 +136,38 @@ pub(crate) fn path(full_name: &str) -> Option<PathBuf> {
 }
 
 fn scope(pod: &str, container: &str) -> String {
+    format!("cri-containerd-{}.scope", container_id(pod, container))
+}
+
+/// As in the pod's status.
+pub(super) fn container_id(pod: &str, container: &str) -> String {
     let [a, b, c, d] = [0, 1, 2, 3].map(|part| number(&format!("{pod}/{container}/{part}")));
-    format!("cri-containerd-{a:016x}{b:016x}{c:016x}{d:016x}.scope")
+    format!("{a:016x}{b:016x}{c:016x}{d:016x}")
+}
+
+/// Ends everything in the pods, and takes their tree away.
+pub(super) fn clear() -> anyhow::Result<()> {
+    let top = Path::new(CGROUP).join("kubepods.slice");
+    write(top.join("cgroup.kill"), "1")?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        super::children::reap();
+        match remove(&top) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).with_context(|| format!("can't remove {}", top.display()));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn remove(cgroup: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(cgroup)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove(&entry.path())?;
+        }
+    }
+    fs::remove_dir(cgroup)
 }
