@@ -18,7 +18,7 @@ use memguard::{
 };
 use memguard_stubs::kubernetes::{
     Fault, KubeStub, Setup, What,
-    objects::{Container, ephemeral_runner, of_runner, pod},
+    objects::{Container, Runner, ephemeral_runner, of_runner, pod},
 };
 use serde_json::Value;
 
@@ -30,14 +30,15 @@ fn runner_pod(name: &str) -> Value {
     of_runner(pod(NODE, "ci", name, &format!("pod-{name}"), &[container]), &format!("runner-{name}"))
 }
 
-fn runner(name: &str, run: u64) -> Value {
-    ephemeral_runner("ci", name, &format!("runner-{name}"), Some(("octo/repo", run)))
+fn runner(name: &str, uid: &str, job: Option<(&str, u64)>) -> Value {
+    let config_url = "https://github.com/octo";
+    ephemeral_runner(&Runner { namespace: "ci", name, uid, job, config_url, arc_version: "0.14.2" })
 }
 
 fn setup() -> Setup {
     let elsewhere = pod("node-2", "ci", "elsewhere", "pod-elsewhere", &[]);
     Setup {
-        objects: vec![runner_pod("r-1"), runner("r-1", 42), elsewhere],
+        objects: vec![runner_pod("r-1"), runner("r-1", "runner-r-1", Some(("octo/repo", 42))), elsewhere],
         token: Some(TOKEN.to_owned()),
         ..Setup::default()
     }
@@ -166,7 +167,7 @@ async fn from_a_pod_to_its_job_to_the_end_of_its_runner() {
     assert_eq!(delete_runner(&client, &facts.runner()).await, Ok(Deleted::AlreadyGone));
 
     // ARC never gives a name twice, but if it did: the other one stays.
-    stub.put(ephemeral_runner("ci", "r-1", "runner-other", None)).unwrap();
+    stub.put(runner("r-1", "runner-other", None)).unwrap();
     assert_eq!(delete_runner(&client, &facts.runner()).await, Ok(Deleted::AlreadyGone));
     assert!(stub.get("ephemeralrunners", "ci", "r-1").unwrap()["metadata"]["deletionTimestamp"].is_null());
     assert_eq!(effects(&stub), ["deleted ephemeralrunners ci/r-1 runner-r-1"], "once in effect");

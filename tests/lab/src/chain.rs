@@ -153,10 +153,10 @@ pub fn few() -> Vec<Round> {
 /// The world of a round, for `lab-stubs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct World {
-    /// Ports on the guest's loopback.
+    /// Ports on the guest's loopback. With 0 a free one is taken.
     pub kubernetes_port: u16,
     pub github_port: u16,
-    /// What both want to see.
+    /// What the API server wants to see.
     pub token: String,
     pub node: String,
     pub namespace: String,
@@ -167,6 +167,18 @@ pub struct World {
     /// It goes on after its cancellation until that is repeated by force.
     pub stubborn: bool,
 }
+
+/// Whose words they are if a guest could not play a round to its end ([`crate::Record::Output`]).
+pub const ROUND: &str = "round";
+
+/// What the world of every round is called.
+pub const NAMESPACE: &str = "ci";
+pub const REPOSITORY: &str = "octo/repo";
+pub const RUN_ID: u64 = 9_500_000_001;
+/// The pod that has a runner; all others are somebody's.
+pub const RUNNER: &str = "runner";
+/// What the API server wants to see. Looked for in all that memguard says: it must not be there.
+pub const TOKEN: &str = "eyJsYWIiOiJ0b2tlbiJ9.bWVtZ3VhcmQtbGFi";
 
 /// A pod of the world.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,14 +223,32 @@ pub struct Order {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Told {
-    /// Both servers listen.
-    Ready,
+    /// Both servers listen, at these ports.
+    Ready { kubernetes_port: u16, github_port: u16 },
     /// Something that was asked, in the order of time. All of them come at the end.
     Request(Request),
     /// The run is over, at this time (`CLOCK_MONOTONIC` in seconds), with this conclusion.
     RunOver { t: f64, conclusion: String },
     /// ARC's controller removed a runner's object, its run being over.
     RunnerGone { t: f64, name: String },
+    /// How the world is in the end. The last line.
+    End(End),
+}
+
+/// How the world is in the end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// How often GitHub took a cancellation of the run, and one by force.
+    pub cancels: u32,
+    pub force_cancels: u32,
+    pub conclusion: Option<String>,
+    /// A run that is not the runner's was asked to end.
+    pub others_touched: bool,
+    /// As they were sent.
+    pub check_runs: Vec<Value>,
+    /// The uid of the runner's object, and whether it is still there.
+    pub runner_uid: String,
+    pub runner_left: bool,
 }
 
 /// A request, and what came of it.
@@ -268,7 +298,8 @@ mod tests {
         let order = Order { server: Server::Github, is: State::Refuses };
         let text = serde_json::to_string(&order).unwrap();
         assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
-        for told in [Told::Ready, Told::RunOver { t: 1.5, conclusion: "cancelled".to_owned() }] {
+        let ready = Told::Ready { kubernetes_port: 1, github_port: 2 };
+        for told in [ready, Told::RunOver { t: 1.5, conclusion: "cancelled".to_owned() }] {
             let text = serde_json::to_string(&told).unwrap();
             assert_eq!(serde_json::from_str::<Told>(&text).unwrap(), told, "{text}");
         }

@@ -57,7 +57,12 @@ pub enum Job {
         arguments: Vec<String>,
     },
     /// Play rounds of the whole chain, one after the other.
-    Chain { scenario: Box<Scenario>, rounds: Vec<Round> },
+    Chain {
+        scenario: Box<Scenario>,
+        rounds: Vec<Round>,
+        /// The private key of a GitHub App, as PEM.
+        app_key: String,
+    },
     /// Run a command with memguard's binary as its first argument and pass its output on; for `doctor` and benchmarks.
     Command { argv: Vec<String> },
 }

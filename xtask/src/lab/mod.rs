@@ -1,6 +1,7 @@
 //! `cargo xtask lab`: real kernels in VMs, made to livelock, with and without memguard.
 
 pub(crate) mod accel;
+pub(crate) mod chain;
 mod command;
 pub(crate) mod image;
 mod initramfs;
@@ -41,6 +42,8 @@ enum Command {
     Kernels(support::Args),
     /// Run scenarios, and compare what memguard and other rules make of them: docs/detection.md.
     Matrix(matrix::Args),
+    /// Play the whole chain after a verdict, with memguard killed at its steps or what it depends on gone.
+    Chain(chain::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -93,6 +96,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Run(args) => run_scenarios(&args),
         Command::Kernels(args) => support::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Chain(args) => chain::run(&args),
     }
 }
 

@@ -52,16 +52,27 @@ pub fn of_runner(mut pod: Value, runner_uid: &str) -> Value {
     pod
 }
 
-/// The job of a runner: repository and run.
-pub type Job<'a> = (&'a str, u64);
+/// An `EphemeralRunner`.
+#[derive(Clone, Copy, Debug)]
+pub struct Runner<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub uid: &'a str,
+    /// Repository and run. `None` for an idle one.
+    pub job: Option<(&'a str, u64)>,
+    /// Of the organization that it is registered for.
+    pub config_url: &'a str,
+    pub arc_version: &'a str,
+}
 
-/// An `EphemeralRunner` with ARC's finalizers. An idle one without a job.
+/// The object, with ARC's finalizers.
 #[must_use]
-pub fn ephemeral_runner(namespace: &str, name: &str, uid: &str, job: Option<Job<'_>>) -> Value {
+pub fn ephemeral_runner(runner: &Runner<'_>) -> Value {
+    let Runner { namespace, name, uid, job, config_url, arc_version } = runner;
     let mut status = json!({"phase": "Running", "ready": true, "runnerId": 1, "runnerName": name});
     if let Some((repository, run_id)) = job {
-        status["jobRepositoryName"] = repository.into();
-        status["workflowRunId"] = run_id.into();
+        status["jobRepositoryName"] = (*repository).into();
+        status["workflowRunId"] = (*run_id).into();
         status["jobDisplayName"] = "build".into();
         status["jobId"] = "11111111-2222-3333-4444-555555555555".into();
         status["jobRequestId"] = 7.into();
@@ -71,10 +82,10 @@ pub fn ephemeral_runner(namespace: &str, name: &str, uid: &str, job: Option<Job<
         "apiVersion": "actions.github.com/v1alpha1", "kind": "EphemeralRunner",
         "metadata": {
             "name": name, "namespace": namespace, "uid": uid, "finalizers": RUNNER_FINALIZERS,
-            "labels": {"actions.github.com/scale-set-name": "set", "app.kubernetes.io/version": "0.14.2"},
+            "labels": {"actions.github.com/scale-set-name": "set", "app.kubernetes.io/version": arc_version},
         },
         "spec": {
-            "githubConfigUrl": "https://github.com/octo", "githubConfigSecret": "arc-secret", "runnerScaleSetId": 1,
+            "githubConfigUrl": config_url, "githubConfigSecret": "arc-secret", "runnerScaleSetId": 1,
             "spec": {"containers": []},
         },
         "status": status,

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use memguard_lab::{
     Record, Scenario,
-    chain::{Fault, Round, Server, State},
+    chain::{Fault, ROUND, Round, Server, State},
     scenario::Start,
 };
 use rustix::{
@@ -41,35 +41,38 @@ const KUBERNETES_AWAY: Duration = Duration::from_secs(30);
 /// What a round has on the guest's memory.
 const FOLDER: &str = "/run/chain";
 
-pub(in crate::guest) fn chain(port: &Port, scenario: &Scenario, rounds: &[Round]) -> anyhow::Result<()> {
+pub(in crate::guest) fn chain(port: &Port, scenario: &Scenario, rounds: &[Round], app_key: &str) -> anyhow::Result<()> {
     machine::prepare(&scenario.vm, &scenario.kernel)?;
     machine::loopback()?;
     let binary = machine::install("/memguard", "usr/bin/memguard")?;
     for round in rounds {
         port.send(Record::Round { round: round.clone() });
-        play(port, scenario, &binary, round).with_context(|| format!("round {round}"))?;
+        if let Err(error) = play(port, scenario, &binary, round, app_key) {
+            // The next one begins with nothing of this one.
+            port.send(Record::Output { workload: ROUND.to_owned(), line: format!("{error:#}") });
+        }
     }
     Ok(())
 }
 
-fn play(port: &Port, scenario: &Scenario, binary: &Path, round: &Round) -> anyhow::Result<()> {
+fn play(port: &Port, scenario: &Scenario, binary: &Path, round: &Round, app_key: &str) -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(FOLDER);
     fs::create_dir_all(FOLDER)?;
     let tree = cgroups::make(scenario)?;
     let disk = Disk::new(round.fault)?;
-    let stubs = Stubs::start(scenario, round)?;
+    let stubs = Stubs::start(scenario, round, app_key)?;
     let starting = Starting { binary, state: disk.state(), round };
-    let memguard = starting.memguard(port)?;
     let victim = scenario.expect.container.as_deref().context("the scenario names no container")?;
     let place = tree.containers.get(victim).with_context(|| format!("no container {victim}"))?;
     watch_for_its_end(port.clone(), victim.to_owned(), &place.path)?;
     let mut chain = Chain {
-        run: Run::new(port, scenario, &tree, Some(memguard)),
+        run: Run::new(port, scenario, &tree, None),
         starting,
         place,
         disk,
         stubs,
         trouble: None,
+        began: false,
         dead: None,
         crashed: None,
         done: None,
@@ -85,10 +88,10 @@ fn play(port: &Port, scenario: &Scenario, binary: &Path, round: &Round) -> anyho
     port.send(Record::Incidents { list: incidents(binary, &run_folder, &disk.state()) });
     // What outlives the machine's start, alone.
     port.send(Record::Stored { list: incidents(binary, &Path::new(FOLDER).join("empty"), &disk.state()) });
-    stubs.end(port)?;
-    disk.clear()?;
+    let told = stubs.end(port);
     cgroups::clear()?;
-    outcome
+    disk.clear()?;
+    outcome.and(told)
 }
 
 /// How memguard is started, in the first place and after it was killed.
@@ -176,6 +179,8 @@ struct Chain<'a> {
     disk: Disk,
     stubs: Stubs,
     trouble: Option<Instant>,
+    /// The fault has begun.
+    began: bool,
     /// When the container was seen to be dead.
     dead: Option<Instant>,
     /// When memguard was seen to have been killed, or to be at it.
@@ -189,6 +194,7 @@ impl Chain<'_> {
         self.run.start_pauses()?;
         self.run.start(Start::Beginning)?;
         let warm = Instant::now() + Duration::from_secs(self.run.scenario.time.warm_up_s.into());
+        self.run.memguard = Some(self.starting.memguard(self.run.port)?);
         let mut next_look = Instant::now();
         loop {
             let now = Instant::now();
@@ -207,7 +213,8 @@ impl Chain<'_> {
             if self.crashed.is_none() && mark().exists() {
                 self.crashed = Some(now);
             }
-            if self.run.note_limits() && self.run.expected_at_limit() {
+            if self.run.note_limits() && self.run.expected_at_limit() && !self.began {
+                self.began = true;
                 self.begin_fault()?;
             }
             if self.dead.is_none() && self.trouble.is_some() && !witness::populated(self.place) {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use memguard_lab::{
     Record, Scenario,
-    chain::{Order, Pod, Round, Server, State, Told, World},
+    chain::{NAMESPACE, Order, Pod, REPOSITORY, RUN_ID, RUNNER, Round, Server, State, TOKEN, Told, World},
 };
 use serde_json::json;
 
@@ -20,14 +20,10 @@ use crate::guest::{cgroups, port::Port};
 pub(super) const NODE: &str = "lab";
 pub(super) const KUBECONFIG: &str = "kubeconfig";
 pub(super) const CONFIG: &str = "memguard.toml";
-const TOKEN_FILE: &str = "token";
+const KEY: &str = "key.pem";
 
 const KUBERNETES_PORT: u16 = 6443;
 const GITHUB_PORT: u16 = 8080;
-/// Looked for in all that memguard says: it must not be there.
-const TOKEN: &str = "eyJsYWIiOiJ0b2tlbiJ9.bWVtZ3VhcmQtbGFi";
-/// The pod that has a runner; all others are somebody's.
-const RUNNER: &str = "runner";
 
 pub(super) struct Stubs {
     program: Child,
@@ -38,13 +34,13 @@ pub(super) struct Stubs {
 
 impl Stubs {
     /// Starts it, and writes down for memguard how to find it.
-    pub(super) fn start(scenario: &Scenario, round: &Round) -> anyhow::Result<Self> {
+    pub(super) fn start(scenario: &Scenario, round: &Round, app_key: &str) -> anyhow::Result<Self> {
         let folder = Path::new(FOLDER);
         let world = folder.join("world.json");
         fs::write(&world, serde_json::to_vec(&self::world(scenario, round))?)?;
         fs::write(folder.join(KUBECONFIG), kubeconfig())?;
-        fs::write(folder.join(TOKEN_FILE), TOKEN)?;
-        fs::write(folder.join(CONFIG), config(&folder.join(TOKEN_FILE)))?;
+        fs::write(folder.join(KEY), app_key)?;
+        fs::write(folder.join(CONFIG), config(round))?;
         let mut program = Command::new("/lab-stubs")
             .arg(&world)
             .stdin(Stdio::piped())
@@ -55,7 +51,7 @@ impl Stubs {
         let mut lines = BufReader::new(program.stdout.take().context("no pipe from lab-stubs")?);
         let mut line = String::new();
         lines.read_line(&mut line)?;
-        ensure!(serde_json::from_str::<Told>(&line).is_ok_and(|told| told == Told::Ready), "lab-stubs said {line:?}");
+        ensure!(matches!(serde_json::from_str(&line), Ok(Told::Ready { .. })), "lab-stubs said {line:?}");
         Ok(Self { program, orders, lines, changes: 0 })
     }
 
@@ -102,10 +98,10 @@ fn world(scenario: &Scenario, round: &Round) -> World {
         github_port: GITHUB_PORT,
         token: TOKEN.to_owned(),
         node: NODE.to_owned(),
-        namespace: "ci".to_owned(),
+        namespace: NAMESPACE.to_owned(),
         pods: pods.collect(),
-        repository: "octo/repo".to_owned(),
-        run_id: 9_500_000_001,
+        repository: REPOSITORY.to_owned(),
+        run_id: RUN_ID,
         stubborn: round.is_stubborn(),
     }
 }
@@ -120,7 +116,11 @@ fn kubeconfig() -> String {
     .to_string()
 }
 
-fn config(token: &Path) -> String {
-    let _ = token;
-    "[kubernetes]\ntimeout_s = 5\n".to_owned()
+fn config(round: &Round) -> String {
+    let (folder, force) = (FOLDER, round.is_stubborn());
+    format!(
+        "[kubernetes]\ntimeout_s = 5\n\n[github]\nurl = \"http://127.0.0.1:{GITHUB_PORT}\"\napp_id = 7\n\
+         installation_id = 8\nprivate_key_file = \"{folder}/{KEY}\"\ntimeout_s = 5\nforce_cancel = {force}\n\
+         force_cancel_after_s = 10\n"
+    )
 }
