@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod crash;
+pub mod doctor;
 pub mod engine;
 #[doc(hidden)]
 pub mod fuzzing;

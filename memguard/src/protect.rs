@@ -51,6 +51,17 @@ pub fn trim_heap() {
     }
 }
 
+/// Keeps credentials out of core dumps: there are none, and nobody but root can look into the process.
+pub fn no_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::debug!(%error, "core dumps can't be limited");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::debug!(%error, "core dumps can't be switched off");
+    }
+}
+
 /// Raises the limit on open files to what is allowed: each watched cgroup holds about nine.
 pub fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -97,6 +108,13 @@ mod tests {
         ] {
             assert_eq!(file_mapping(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_core_dump_has_no_room() {
+        no_core_dumps();
+        assert_eq!(rustix::process::getrlimit(rustix::process::Resource::Core).maximum, Some(0));
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), rustix::process::DumpableBehavior::NotDumpable);
     }
 
     #[test]

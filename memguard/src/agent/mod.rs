@@ -5,8 +5,10 @@ mod activity;
 mod poll;
 mod reload;
 mod respond;
+mod states;
 mod takeover;
 mod unit;
+mod whose;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,13 +27,14 @@ pub use self::reload::{InForce, Reload};
 use self::{activity::Activity, poll::Poller, respond::Outcome, unit::Unit};
 use crate::{
     cgroup::{CgroupRoot, Tree, lineage},
-    engine::{Engine, Observation, Settings, State, UnitId},
+    engine::{Engine, Settings, State, UnitId},
     journal::{Journal, boot_id},
     kernel::{Coverage, Level, Plan},
+    kubernetes::Pods,
     protect,
     remote::Remote,
-    respond::{Actions, Budget, Mode, Policy, Suspects},
-    telemetry::{Cost, Event, StateChange, Summary, emit},
+    respond::{Actions, Ledger, OwnPod, Policy, Suspects},
+    telemetry::{Cost, Event, Summary, emit},
     trace::Recorder,
     tracer::{Ring, Tracer},
 };
@@ -39,7 +42,6 @@ use crate::{
 /// How the agent runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub mode: Mode,
     pub engine: Settings,
     pub policy: Policy,
     /// Time between two looks at a cgroup under reclaim.
@@ -55,7 +57,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            mode: Mode::default(),
             engine: Settings::default(),
             policy: Policy::default(),
             tick: Duration::from_secs(1),
@@ -72,8 +73,6 @@ const IDLE_AFTER: Duration = Duration::from_secs(30);
 const MOST_UNITS: usize = 1024;
 /// Refault reports at one time: those with the highest rates.
 const MOST_REPORTS: usize = 16;
-/// A change between calm and pressed is told at most this often for each cgroup; suspicion always is.
-const TOLD_AT_MOST_EVERY: Duration = Duration::from_secs(30);
 /// The tree is walked at most this often for cgroups that are not in it.
 const WALK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
@@ -90,6 +89,11 @@ pub struct Agent<A> {
     tree: Tree,
     /// memguard's own cgroup and all above it.
     own: Vec<u64>,
+    own_pod: OwnPod,
+    /// What Kubernetes knows of this node's pods; `None` without Kubernetes.
+    pods: Option<Pods>,
+    /// Pods whose annotation was complained of, by uid.
+    complained: HashSet<String>,
     tracer: Option<Tracer>,
     recorder: Option<Recorder>,
     reload: Option<Reload>,
@@ -100,7 +104,7 @@ pub struct Agent<A> {
     engine: Engine,
     units: HashMap<UnitId, Unit>,
     actions_under_way: JoinSet<Outcome>,
-    budget: Budget,
+    ledger: Ledger,
     journal: Journal,
     remote: Option<Remote>,
     boot_id: String,
@@ -141,8 +145,11 @@ impl<A: Actions> Agent<A> {
         tree.walk();
         Self {
             engine: Engine::new(config.engine.clone()),
-            summary: Summary { mode: config.mode, ..Summary::default() },
+            summary: Summary { mode: config.policy.usual_mode(), ..Summary::default() },
             own: own.map(|path| lineage(root.path(), path)).unwrap_or_default(),
+            own_pod: OwnPod::default(),
+            pods: None,
+            complained: HashSet::new(),
             coverage: tracer.is_some().then(|| plan.coverage()),
             level: plan.level,
             config,
@@ -155,7 +162,7 @@ impl<A: Actions> Agent<A> {
             poller: Poller::default(),
             units: HashMap::new(),
             actions_under_way: JoinSet::new(),
-            budget: Budget::default(),
+            ledger: Ledger::default(),
             journal,
             remote: None,
             boot_id: boot_id(),
@@ -169,6 +176,18 @@ impl<A: Actions> Agent<A> {
         }
     }
 
+    /// Knows whose the containers are. Without it the node is taken for one without Kubernetes.
+    #[must_use]
+    pub fn knowing(self, pods: Option<Pods>) -> Self {
+        Self { pods, ..self }
+    }
+
+    /// Knows in which pod it runs itself.
+    #[must_use]
+    pub fn running_in(self, own_pod: OwnPod) -> Self {
+        Self { own_pod, ..self }
+    }
+
     /// Has all that the engine sees written down.
     #[must_use]
     pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
@@ -178,7 +197,8 @@ impl<A: Actions> Agent<A> {
     /// Knows whose the containers are, and has seen to what remains to be done elsewhere after one was ended.
     #[must_use]
     pub fn reaching(self, remote: Option<Remote>) -> Self {
-        Self { remote, ..self }
+        let pods = remote.as_ref().map(|remote| remote.pods().clone()).or(self.pods);
+        Self { pods, remote, ..self }
     }
 
     /// Runs until SIGINT, SIGTERM or the configured time.
@@ -378,44 +398,6 @@ impl<A: Actions> Agent<A> {
         self.units.remove(&id);
         self.suspects.forget(id);
         self.activity.forget_unit(id);
-    }
-
-    fn observed(&mut self, id: UnitId, now: Duration, observation: Observation) {
-        let Observation { before, state, signals, terms, verdict } = observation;
-        let Some(unit) = self.units.get_mut(&id) else { return };
-        if let Some(latest) = &mut unit.latest {
-            latest.signals.clone_from(&signals);
-        }
-        if state != before {
-            let quiet = state.max(before) <= State::Pressed
-                && unit.last_told.is_some_and(|last| now.saturating_sub(last) < TOLD_AT_MOST_EVERY);
-            if !quiet {
-                unit.last_told = Some(now);
-                let why = match (&terms, state) {
-                    (Some(terms), State::Suspect | State::Livelock) => terms.sentence(),
-                    (Some(terms), _) => {
-                        let missing: Vec<_> = terms.missing().map(|term| term.why.as_str()).collect();
-                        format!("not a livelock: {}", missing.join("; "))
-                    }
-                    (None, _) => "no signals over a whole window yet".to_owned(),
-                };
-                let unit = unit.name.clone();
-                emit(&Event::State(Box::new(StateChange { unit, from: before, to: state, why, signals })));
-            }
-        }
-        if state >= State::Suspect {
-            self.suspects.seen(id, now);
-        }
-        if state >= State::Suspect && before < State::Suspect {
-            self.prepare(id);
-        } else if state < State::Suspect
-            && let Some(unit) = self.units.get_mut(&id)
-        {
-            unit.victim = None;
-        }
-        if let Some(verdict) = verdict {
-            self.respond(id, verdict);
-        }
     }
 
     fn report(&mut self, ring: Option<&Ring>) {

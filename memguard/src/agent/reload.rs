@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Agent;
 use crate::{
-    engine::{Engine, Settings},
-    respond::{Actions, Mode, Policy},
+    engine::{Engine, Settings, State},
+    respond::{Actions, Policy},
 };
 
 /// How often the file is looked at: a `ConfigMap` of Kubernetes changes without anybody sending a signal.
@@ -14,7 +14,6 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// The part of the configuration that can change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InForce {
-    pub mode: Mode,
     pub engine: Settings,
     pub policy: Policy,
 }
@@ -59,10 +58,15 @@ impl<A: Actions> Agent<A> {
     }
 
     fn put_in_force(&mut self, new: InForce) {
-        let InForce { mode, engine, policy } = new;
-        tracing::info!(%mode, "the configuration was read again and is in force");
-        (self.config.mode, self.config.policy, self.summary.mode) = (mode, policy, mode);
+        let InForce { engine, policy } = new;
+        let mode = policy.usual_mode();
+        tracing::info!(%mode, rules = policy.rules.len(), "the configuration was read again and is in force");
+        let changed = policy != self.config.policy;
+        (self.config.policy, self.summary.mode) = (policy, mode);
         if engine == self.config.engine {
+            if changed {
+                self.judge_anew();
+            }
             return;
         }
         // Evidence gathered by other measures counts for nothing, so all of it is gathered anew.
@@ -78,6 +82,18 @@ impl<A: Actions> Agent<A> {
         }
         self.config.engine = engine;
     }
+
+    /// A hang of which a verdict was only told is judged once more: by another policy something may have to be done.
+    fn judge_anew(&mut self) {
+        let now = super::now();
+        for id in self.units.keys().filter(|id| self.engine.state(**id) == State::Livelock).copied().collect::<Vec<_>>()
+        {
+            self.engine.acted(id, now);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.acted(id, now);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +104,7 @@ mod tests {
         cgroup::CgroupRoot,
         journal::Journal,
         kernel::{Facts, plan},
-        respond::DryRun,
+        respond::{DryRun, Mode},
     };
 
     fn agent(reload: Option<Reload>) -> Agent<DryRun> {
@@ -100,17 +116,18 @@ mod tests {
 
     fn other() -> InForce {
         let hold = Duration::from_secs(40);
-        let policy = Policy { sick: crate::respond::Sick { least: 9, share: 0.9 }, ..Policy::default() };
-        InForce { mode: Mode::Enforce, engine: Settings { hold, ..Settings::default() }, policy }
+        let sick = crate::respond::Sick { least: 9, share: 0.9 };
+        let policy = Policy { mode: Mode::Enforce, sick, ..Policy::default() };
+        InForce { engine: Settings { hold, ..Settings::default() }, policy }
     }
 
     #[tokio::test]
     async fn another_configuration_is_in_force_at_once() {
         let mut agent = agent(Some(Reload::new(|asked| Ok(asked.then(other)))));
         agent.reload(false);
-        assert_eq!(agent.config.mode, Mode::Observe, "the same file");
+        assert_eq!(agent.config.policy.mode, Mode::Observe, "the same file");
         agent.reload(true);
-        assert_eq!((agent.config.mode, agent.config.policy.sick.least), (Mode::Enforce, 9));
+        assert_eq!((agent.config.policy.mode, agent.config.policy.sick.least), (Mode::Enforce, 9));
         assert_eq!(agent.engine.settings().hold, Duration::from_secs(40));
         assert_eq!(agent.summary.mode, Mode::Enforce);
     }
@@ -119,6 +136,6 @@ mod tests {
     async fn mistakes_change_nothing() {
         let mut agent = agent(Some(Reload::new(|_| anyhow::bail!("policy.mode = 3"))));
         agent.reload(true);
-        assert_eq!(agent.config.mode, Mode::Observe);
+        assert_eq!(agent.config.policy.mode, Mode::Observe);
     }
 }

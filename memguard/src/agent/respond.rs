@@ -1,5 +1,8 @@
 //! What the agent does about a verdict.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -7,17 +10,23 @@ use std::{
 
 use futures_util::future::Either;
 
-use super::Agent;
+use super::{Agent, whose::Whose};
 use crate::{
     cgroup::CgroupHandle,
     crash,
     engine::{UnitId, Verdict},
     journal::{Incident, Stage},
-    remote::{Remote, follow_ups},
-    respond::{ActionError, Actions, Decision, DryRun, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
+    remote::{Remote, Wishes, follow_ups},
+    respond::{
+        ActionError, Actions, Applies, Decision, DryRun, Ended, Method, Mode, PlanFacts, Planned, Spent, Suppressed,
+        fresh_check, plan,
+    },
     telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit, escaped},
     workload::Place,
 };
+
+/// Pods whose annotation is complained of, in one life of memguard.
+const MOST_COMPLAINTS: usize = 256;
 
 /// An action that has come to its end.
 #[derive(Debug)]
@@ -27,6 +36,7 @@ pub(super) struct Outcome {
     victim: CgroupName,
     on_behalf_of: CgroupName,
     method: Method,
+    because: String,
     verdict_to_action: Duration,
     result: Result<Ended, ActionError>,
 }
@@ -58,7 +68,6 @@ impl<A: Actions> Agent<A> {
         let Some(latest) = unit.latest.clone() else { return };
         let decided_at = super::unix_seconds();
         let incident = format!("mg-{decided_at}-{id}");
-        let on_behalf_of = unit.name.clone();
 
         // The victim may be another one than when the cgroup turned suspect: another container of the pod grew.
         let victim_path = self.tree.victim(&unit.path());
@@ -67,44 +76,57 @@ impl<A: Actions> Agent<A> {
             .take()
             .filter(|victim| victim_path.as_deref() == Some(victim.path()) && victim.check_identity().is_ok());
         let victim = armed.or_else(|| victim_path.as_deref().and_then(open_armed));
+        let unit_path = unit.path();
+        let whose = Whose::of(victim_path.as_deref().unwrap_or(&unit_path), self.pods.as_ref());
+        unit.name.pod = Whose::of(&unit_path, self.pods.as_ref()).name();
+        let on_behalf_of = unit.name.clone();
         let facts = PlanFacts {
+            now,
             root: self.tree.root(),
             owner: unit.handle.path(),
             victim: victim.as_ref().map(|victim| (UnitId(victim.inode()), victim.path())),
+            subject: whose.subject(self.tree.root(), &self.own_pod),
             own: &self.own,
             under_way: unit.kill_under_way,
-            within_budget: self.budget.allows(now, self.config.policy.budget),
+            ledger: &self.ledger,
             suspects,
             under_reclaim,
         };
+        let Planned { applies, decision } = plan(&facts, &self.config.policy);
+        if decision == Decision::Ignore {
+            tracing::debug!("livelock in {on_behalf_of}: not told, {}", applies.why());
+            return;
+        }
+        let Applies { mode, ref rule, .. } = applies;
+        crash::point("verdict");
         let place = victim.as_ref().and_then(|victim| Place::of(victim.path()));
         let workload = self.remote.as_ref().zip(place.as_ref()).and_then(|(remote, place)| remote.workload(place));
         let mut record = Incident {
             id: incident.clone(),
             decided_at,
             boot_id: self.boot_id.clone(),
-            mode: self.config.mode,
+            mode,
             unit: id.0,
             cgroup: on_behalf_of.cgroup.clone(),
             victim: None,
             method: None,
+            rule: rule.clone(),
             evidence: verdict.terms.sentence(),
             workload,
             stage: Stage::Planned,
             follow_ups: Vec::new(),
-            wishes: self.remote.as_ref().map(Remote::wishes).unwrap_or_default(),
+            wishes: wishes(self.remote.as_ref(), &applies),
         };
-        crash::point("verdict");
-        let decision = match (plan(&facts, &self.config.policy), victim) {
+        let decision = match (decision, victim) {
             (Decision::Suppress(reason), _) => Err(reason),
-            (Decision::End { .. }, None) => Err(Suppressed::NoVictim),
+            (Decision::Ignore, _) | (Decision::End { .. }, None) => Err(Suppressed::NoVictim),
             (Decision::End { method, .. }, Some(victim)) => {
                 (record.victim, record.method) = (Some(victim.inode()), Some(method));
                 if let Some(remote) = &self.remote {
-                    record.follow_ups = follow_ups(self.config.mode, record.workload.as_ref(), remote.reach());
+                    record.follow_ups = follow_ups(mode, record.workload.as_ref(), remote.reach());
                 }
                 // Before the last look, because the disk may take its moment.
-                if self.config.mode == Mode::Enforce {
+                if mode == Mode::Enforce {
                     crash::point("journal-before");
                     self.journal.before(&record);
                     crash::point("journal-kept");
@@ -118,19 +140,20 @@ impl<A: Actions> Agent<A> {
         let outcome = match decision {
             Ok((victim, method)) => {
                 crash::point("fresh-checked");
-                let victim_name = CgroupName::new(self.tree.root(), victim.inode(), victim.path());
-                let action = match self.config.mode {
+                let victim_name = CgroupName::new(self.tree.root(), victim.inode(), victim.path()).of_pod(whose.name());
+                let action = match mode {
                     Mode::Enforce => Either::Left(self.actions.end(victim, method, self.config.kill_patience)),
-                    Mode::Observe => Either::Right(DryRun.end(victim, method, self.config.kill_patience)),
+                    Mode::Observe | Mode::Off => Either::Right(DryRun.end(victim, method, self.config.kill_patience)),
                 };
                 let verdict_to_action = decided.elapsed();
                 crash::point("kill-written");
                 unit.kill_under_way = true;
-                self.budget.spend(now);
-                if self.config.mode == Mode::Enforce {
+                let (namespace, pod_uid) = (whose.namespace(), whose.pod_uid());
+                self.ledger.spend(Spent { at: now, mode, namespace, pod_uid });
+                if mode == Mode::Enforce {
                     self.suspects.forget(id);
                 }
-                let on_behalf_of = on_behalf_of.clone();
+                let (on_behalf_of, because) = (on_behalf_of.clone(), applies.why());
                 self.actions_under_way.spawn(async move {
                     let result = action.await;
                     Outcome {
@@ -139,6 +162,7 @@ impl<A: Actions> Agent<A> {
                         victim: victim_name,
                         on_behalf_of,
                         method,
+                        because,
                         verdict_to_action,
                         result,
                     }
@@ -159,7 +183,7 @@ impl<A: Actions> Agent<A> {
             verdict.terms.sentence(),
         );
         // In observe mode nothing changes, so one verdict for one livelock is enough.
-        if self.config.mode == Mode::Enforce {
+        if applies.may_act_later() {
             self.engine.acted(id, verdict.at);
             if let Some(recorder) = &mut self.recorder {
                 recorder.acted(id, verdict.at);
@@ -167,7 +191,9 @@ impl<A: Actions> Agent<A> {
         }
         emit(&Event::Verdict(Box::new(VerdictEvent {
             incident: incident.clone(),
-            mode: self.config.mode,
+            mode,
+            rule: rule.clone(),
+            because: applies.why(),
             unit: on_behalf_of.clone(),
             suspect_for_s: verdict.at.saturating_sub(verdict.suspect_since).as_secs_f64(),
             verdict,
@@ -177,7 +203,18 @@ impl<A: Actions> Agent<A> {
         })));
         if let Some(reason) = outcome {
             self.summary.suppressed(&incident, &escaped(&reason.to_string()));
-            emit(&Event::Suppressed(Box::new(SuppressedAction { incident, unit: on_behalf_of, reason })));
+            emit(&Event::Suppressed(Box::new(SuppressedAction {
+                incident,
+                unit: on_behalf_of,
+                rule: rule.clone(),
+                reason,
+            })));
+        }
+        if let Some((pod, sentence)) = whose.nonsense()
+            && self.complained.len() < MOST_COMPLAINTS
+            && self.complained.insert(pod.to_owned())
+        {
+            tracing::warn!("{sentence}");
         }
     }
 
@@ -197,7 +234,7 @@ impl<A: Actions> Agent<A> {
         crash::point("confirmed");
         self.journal.after(&record);
         crash::point("outcome-kept");
-        let incident = record.id.clone();
+        let (incident, rule) = (record.id.clone(), record.rule.clone());
         if let Some(remote) = &self.remote {
             remote.follow(record);
         }
@@ -206,12 +243,23 @@ impl<A: Actions> Agent<A> {
             victim: outcome.victim,
             on_behalf_of: outcome.on_behalf_of,
             method: outcome.method,
+            rule,
+            because: outcome.because,
             verdict_to_action_ms: outcome.verdict_to_action.as_secs_f64() * 1e3,
             ended,
             error,
         };
         self.summary.action(&action);
         emit(&Event::Action(Box::new(action)));
+    }
+}
+
+/// As the rule says, or else as it is configured for all.
+fn wishes(remote: Option<&Remote>, applies: &Applies) -> Wishes {
+    let all = remote.map(Remote::wishes).unwrap_or_default();
+    Wishes {
+        cancel_after_oom: applies.cancel_after_oom,
+        force_cancel: applies.force_cancel.unwrap_or(all.force_cancel),
     }
 }
 

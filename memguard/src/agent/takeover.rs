@@ -6,7 +6,7 @@ use super::Agent;
 use crate::{
     cgroup::{CgroupHandle, Tree},
     journal::{Found, Incident, Stage},
-    respond::{Actions, Budget},
+    respond::{Actions, Ledger, Spent},
 };
 
 impl<A: Actions> Agent<A> {
@@ -24,7 +24,7 @@ impl<A: Actions> Agent<A> {
             if let Some(remote) = self.remote.as_ref().filter(|_| incident.is_open()) {
                 remote.follow(incident.clone());
             }
-            recall(&mut self.budget, &incident, super::unix_seconds(), super::now(), self.config.policy.budget.per);
+            recall(&mut self.ledger, &incident, super::unix_seconds(), super::now(), self.config.policy.budget.per);
         }
         self
     }
@@ -41,10 +41,14 @@ fn found(tree: &Tree, boot_id: &str, incident: &Incident) -> Found {
 }
 
 /// Counts a kill of before. `seconds` since 1970 and `now` of the monotonic clock are the same moment.
-fn recall(budget: &mut Budget, incident: &Incident, seconds: u64, now: Duration, per: Duration) {
+fn recall(ledger: &mut Ledger, incident: &Incident, seconds: u64, now: Duration, per: Duration) {
     let age = Duration::from_secs(seconds.saturating_sub(incident.decided_at));
     if incident.spent() && age < per {
-        budget.spend(now.saturating_sub(age));
+        let at = now.saturating_sub(age);
+        let workload = incident.workload.as_ref();
+        let namespace = workload.map(|workload| workload.namespace.clone());
+        let pod_uid = workload.map(|workload| workload.pod_uid.clone());
+        ledger.spend(Spent { at, mode: incident.mode, namespace, pod_uid });
     }
 }
 
@@ -69,6 +73,7 @@ mod tests {
             cgroup: "a.scope".to_owned(),
             victim: Some(victim),
             method: Some(Method::Kill),
+            rule: "default".to_owned(),
             evidence: String::new(),
             workload: None,
             stage: Stage::Planned,
@@ -99,12 +104,12 @@ mod tests {
 
     #[test]
     fn kills_of_before_count_for_as_long_as_the_budget_says() {
-        let limit = Limit { kills: 1, per: Duration::from_mins(10) };
+        let limit = Limit { kills: 1, kills_per_namespace: 1, per: Duration::from_mins(10) };
         let now = Duration::from_secs(30);
         let allows = |incident: &Incident, seconds| {
-            let mut budget = Budget::default();
-            recall(&mut budget, incident, seconds, now, limit.per);
-            budget.allows(now, limit)
+            let mut ledger = Ledger::default();
+            recall(&mut ledger, incident, seconds, now, limit.per);
+            ledger.allows(now, Mode::Enforce, None, limit).is_ok()
         };
         let killed = Incident { stage: Stage::Interrupted { found: Found::Gone }, ..incident(1) };
         assert!(!allows(&killed, 1010), "just now");

@@ -1,12 +1,19 @@
-//! `memguard doctor`: facts, plan, and what is lost.
+//! `memguard doctor`: every fact about this machine and, with Kubernetes, about memguard's rights there; what it means, and
+//! what to do about it.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::reach::ReachArgs;
 use crate::{
     cgroup::{CgroupRoot, RootFacts},
+    doctor::{self, Finding, Grade},
     kernel::{Facts, HookState, Kernel, Level, Plan, Privileges},
     telemetry::{LogFormat, init},
     tracer::{self, Limits, TracerCost, embedded_object},
@@ -17,6 +24,13 @@ pub(super) struct Args {
     /// The cgroup v2 tree that would be watched.
     #[arg(long, value_name = "PATH", default_value = "/sys/fs/cgroup")]
     cgroup_root: PathBuf,
+
+    #[command(flatten)]
+    reach: ReachArgs,
+
+    /// The configuration that would be used; mistakes in it are a finding too.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// One JSON object.
     #[arg(long)]
@@ -35,6 +49,7 @@ struct Report<'a> {
     plan: &'a Plan,
     cost: Option<&'a TracerCost>,
     load_error: Option<&'a str>,
+    findings: Vec<Finding>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,7 +80,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let cost = tracer.as_ref().map(|(tracer, ring)| tracer.cost(ring));
-    let report = report(&facts, &plan, cost.as_ref(), load_error.as_deref());
+    let swap = std::fs::read_to_string("/proc/swaps").ok().map(|swaps| doctor::swap_is_on(&swaps));
+    let mut findings = doctor::node(&facts, &plan, swap);
+    findings.extend(args.config.as_deref().map(configuration));
+    runtime.block_on(args.reach.look(&mut findings));
+    let report = Report { findings, ..report(&facts, &plan, cost.as_ref(), load_error.as_deref()) };
     let mut out = std::io::stdout().lock();
     let written = if args.json {
         serde_json::to_writer_pretty(&mut out, &report).map_err(Into::into).and_then(|()| writeln!(out))
@@ -77,10 +96,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         other => other.context("can't write the report")?,
     }
-    Ok(match (&report.obstacle, plan.level) {
-        (Some(_), _) => ExitCode::FAILURE,
-        (None, Level::Full) => ExitCode::SUCCESS,
-        (None, Level::Degraded | Level::Files) => ExitCode::from(3),
+    Ok(match doctor::worst(&report.findings) {
+        Grade::Good => ExitCode::SUCCESS,
+        Grade::Lesser => ExitCode::from(3),
+        Grade::Bad => ExitCode::FAILURE,
     })
 }
 
@@ -116,10 +135,40 @@ fn report<'a>(
         plan,
         cost,
         load_error,
+        findings: Vec::new(),
+    }
+}
+
+/// Whether the file can be used.
+fn configuration(path: &Path) -> Finding {
+    match crate::config::read(path) {
+        Ok(_) => Finding::good("configuration", path.display().to_string(), "has no mistakes"),
+        Err(error) => Finding::of(
+            "configuration",
+            Grade::Bad,
+            error.to_string(),
+            "memguard would not start with it",
+            "mend it; `memguard config show` prints one with every setting explained",
+        ),
     }
 }
 
 fn print(out: &mut impl std::io::Write, report: &Report<'_>) -> std::io::Result<()> {
+    for finding in &report.findings {
+        let grade = match finding.grade {
+            Grade::Good => "ok  ",
+            Grade::Lesser => "less",
+            Grade::Bad => "BAD ",
+        };
+        writeln!(out, "{grade}  {:13} {}", finding.name, finding.fact)?;
+        if finding.grade != Grade::Good {
+            writeln!(out, "      {:13} {}", "", finding.means)?;
+        }
+        if let Some(remedy) = &finding.remedy {
+            writeln!(out, "      {:13} -> {remedy}", "")?;
+        }
+    }
+    writeln!(out)?;
     let yes_no = |yes: bool| if yes { "yes" } else { "NO" };
     let Report { kernel, privileges, cgroup, .. } = report;
     writeln!(out, "kernel           {} {}", kernel.release, kernel.machine)?;

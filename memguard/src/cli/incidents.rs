@@ -105,6 +105,7 @@ fn show(incident: &Incident) -> String {
         ("incident", incident.id.clone()),
         ("decided", time(incident.decided_at)),
         ("mode", incident.mode.to_string()),
+        ("rule", incident.rule.clone()),
         ("cgroup", incident.cgroup.clone()),
         ("its id", incident.unit.to_string()),
         ("to end", incident.victim.map_or_else(|| "nothing".to_owned(), |id| format!("cgroup {id}"))),
@@ -152,6 +153,7 @@ mod tests {
             cgroup: "a.scope\n2026 KILLED".to_owned(),
             victim: Some(8),
             method: Some(Method::Kill),
+            rule: "ci".to_owned(),
             evidence: "memory at 100 % of memory.max; limit hit 9.0 times/s".to_owned(),
             workload: None,
             stage: Stage::Done { ended: Ended::Dead { write_us: 9, empty_after_ms: 12 } },
@@ -174,6 +176,7 @@ mod tests {
         let text = show(&Incident { follow_ups: vec![FollowUp::new(Kind::Cancel)], ..incident() });
         for part in [
             "enforce",
+            "rule      ci\n",
             "cgroup 8",
             "cgroup.kill",
             "  limit hit 9.0 times/s\n",

@@ -7,7 +7,9 @@ use clap::ValueEnum;
 
 use crate::{
     config::KubernetesSettings,
+    doctor::{self, Finding, Grade},
     journal::Pen,
+    kubernetes,
     remote::{self, Reach, Remote, Setup, Wishes},
 };
 
@@ -56,6 +58,28 @@ impl ReachArgs {
             bail!("this machine has no hostname; give --node-name");
         }
         Ok(name.to_owned())
+    }
+
+    /// For the doctor: whether the API can be reached, and what memguard may do there.
+    pub(super) async fn look(&self, findings: &mut Vec<Finding>) {
+        if !self.on() {
+            return;
+        }
+        let remedy = "--kubernetes off leaves it out";
+        let node = match self.node() {
+            Ok(node) => node,
+            Err(error) => {
+                findings.push(Finding::of("node", Grade::Bad, error.to_string(), "its pods are not known", remedy));
+                return;
+            }
+        };
+        match kubernetes::client(self.kubeconfig.as_deref(), KubernetesSettings::default().timeout).await {
+            Ok(client) => findings.extend(doctor::cluster(&kubernetes::check(&client, &node).await)),
+            Err(error) => {
+                let means = "whose containers these are is not known";
+                findings.push(Finding::of("kubernetes", Grade::Bad, error.to_string(), means, remedy));
+            }
+        }
     }
 
     /// Starts what talks to the outside; `None` where there is no Kubernetes.

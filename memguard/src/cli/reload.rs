@@ -7,22 +7,24 @@ use anyhow::bail;
 use super::run::Args;
 use crate::{
     agent::{InForce, Reload},
-    config::{Configuration, PolicySettings},
+    config::Configuration,
     engine::Settings,
-    respond::Mode,
 };
 
 /// What the file says, and what the flags say over it. `can_kill`: there is a `cgroup.kill`.
 pub(super) fn in_force(args: &Args, can_kill: bool) -> anyhow::Result<InForce> {
-    let Configuration { engine, policy: PolicySettings { mode, mut policy }, .. } = args.engine.configuration()?;
-    let mode = args.mode.unwrap_or(mode);
+    let Configuration { engine, mut policy, .. } = args.engine.configuration()?;
+    if let Some(mode) = args.mode {
+        // Whoever says `observe` on the command line means it, whatever rules the file has.
+        (policy.mode, policy.ceiling) = (mode, mode);
+    }
     policy.method = args.action.unwrap_or(policy.method);
     policy.only.extend(args.only.iter().cloned());
     policy.protect.extend(args.protect.iter().cloned());
-    if mode == Mode::Enforce && !can_kill {
+    if policy.can_enforce() && !can_kill {
         bail!("there is no cgroup.kill here: mode enforce needs kernel 5.14 or newer (mode observe works)");
     }
-    Ok(InForce { mode, engine: Settings { page_size: rustix::param::page_size() as u64, ..engine }, policy })
+    Ok(InForce { engine: Settings { page_size: rustix::param::page_size() as u64, ..engine }, policy })
 }
 
 /// Reads it again; `None` without a file.
@@ -54,7 +56,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::respond::Method;
+    use crate::respond::{Method, Mode, Rule};
 
     #[derive(clap::Parser)]
     struct Line {
@@ -73,7 +75,7 @@ mod tests {
         assert_eq!(reload(false).unwrap(), None);
         std::fs::write(&path, "[policy]\nmode = \"enforce\"\naction = \"kill\"\n").unwrap();
         let new = reload(false).unwrap().unwrap();
-        assert_eq!((new.mode, new.policy.method, new.policy.only.len()), (Mode::Enforce, Method::Oom, 1));
+        assert_eq!((new.policy.mode, new.policy.method, new.policy.only.len()), (Mode::Enforce, Method::Oom, 1));
         assert_eq!(reload(false).unwrap(), None);
         assert!(reload(true).unwrap().is_some(), "asked for");
         std::fs::write(&path, "[policy]\nmode = 3\n").unwrap();
@@ -84,7 +86,25 @@ mod tests {
         assert!(reload(false).unwrap_err().to_string().contains("memguard.toml"));
         assert_eq!(reload(false).unwrap(), None);
         std::fs::write(&path, "").unwrap();
-        assert_eq!(reload(false).unwrap().unwrap().mode, Mode::Observe);
+        assert_eq!(reload(false).unwrap().unwrap().policy.mode, Mode::Observe);
+    }
+
+    #[test]
+    fn a_flag_that_says_observe_is_over_all_rules() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memguard.toml");
+        std::fs::write(&path, "[[policy.rules]]\nname = \"ci\"\nrunners = true\nmode = \"enforce\"\n").unwrap();
+        let policy = |mode: &[&str], can_kill| {
+            let line = ["memguard", "--config", path.to_str().unwrap()].into_iter().chain(mode.iter().copied());
+            in_force(&Line::try_parse_from(line).unwrap().args, can_kill).map(|new| new.policy)
+        };
+        assert!(policy(&[], true).unwrap().can_enforce());
+        assert!(policy(&[], false).unwrap_err().to_string().contains("cgroup.kill"));
+        assert!(!policy(&["--mode", "observe"], false).unwrap().can_enforce());
+        assert!(!policy(&["--mode", "off"], false).unwrap().can_enforce());
+        let enforce = policy(&["--mode", "enforce"], true).unwrap();
+        assert_eq!(enforce.mode, Mode::Enforce);
+        assert!(matches!(&enforce.rules[..], [Rule { mode: Some(Mode::Enforce), .. }]));
     }
 
     #[test]

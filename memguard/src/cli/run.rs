@@ -18,7 +18,7 @@ use crate::{
     journal::{Journal, Opened},
     kernel::{Facts, Level, Plan},
     protect,
-    respond::{KernelActions, Method, Mode, Notes, Restored},
+    respond::{KernelActions, Method, Mode, Notes, OwnPod, Restored},
     telemetry::{Event, LogFormat, Started, emit, escaped, init, shown},
     trace::{Recorder, Start, Writer},
     tracer::{self, Limits, Ring, Tracer, embedded_object},
@@ -30,7 +30,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH", default_value = "/sys/fs/cgroup")]
     cgroup_root: PathBuf,
 
-    /// `observe` writes verdicts and does nothing; `enforce` ends livelocks [default: as the configuration says, or `observe`].
+    /// `off` does not even tell of livelocks; `observe` writes verdicts and does nothing; both are over all that the
+    /// configuration says. `enforce` ends livelocks where no rule of the configuration says otherwise [default: as the
+    /// configuration says, or `observe`].
     #[arg(long, value_enum)]
     pub(super) mode: Option<Mode>,
 
@@ -167,7 +169,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(obstacle) = root.facts().obstacle() {
         bail!("{obstacle}");
     }
-    let InForce { mode, engine, policy } = reload::in_force(args, root.facts().kill)?;
+    let InForce { engine, policy } = reload::in_force(args, root.facts().kill)?;
     let _log = init(args.log_format, true);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -188,13 +190,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Err(error) = protect::lower_oom_score() {
         tracing::warn!(%error, "can't lower oom_score_adj: under memory pressure memguard may be chosen by the OOM killer");
     }
+    protect::no_core_dumps();
     let own = own_cgroup(root.path(), std::process::id());
     if own.is_none() {
         tracing::debug!("memguard's own cgroup is not below the root that it watches");
     }
     emit(&Event::Started(Box::new(Started {
         version: env!("CARGO_PKG_VERSION"),
-        mode,
+        mode: policy.usual_mode(),
         root: facts.root.clone(),
         plan: plan.clone(),
         attached_after_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -206,14 +209,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             tracing::warn!("{}: lost {}", signal.signal, signal.lost.unwrap_or_default());
         }
     }
-    let config = Config {
-        mode,
-        engine,
-        policy,
-        report_interval: args.report_interval,
-        duration: args.duration,
-        ..Config::default()
-    };
+    let config =
+        Config { engine, policy, report_interval: args.report_interval, duration: args.duration, ..Config::default() };
     let Opened { journal, incidents } = opened;
     let notes = Notes::new(args.run_dir.clone());
     for restored in notes.restore(root.path()) {
@@ -240,6 +237,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (tracer, ring) = tracer.unzip();
     let summary = runtime.block_on(async {
         Agent::new(config, KernelActions::new(notes), journal, &root, own, &plan, tracer)
+            .running_in(OwnPod::told(|name| std::env::var(name).ok()))
             .recorded_by(recorder)
             .reaching(remote)
             .continuing(incidents)

@@ -10,7 +10,11 @@
 //!
 //! [policy]
 //! mode = "enforce"
-//! only = ["kubepods.slice/**"]
+//!
+//! [[policy.rules]]
+//! name = "databases"
+//! namespaces = ["db-*"]
+//! mode = "off"
 //! ```
 
 mod kubernetes;
@@ -23,8 +27,11 @@ use std::{
 
 use toml::{Table, Value};
 
-pub use self::{kubernetes::KubernetesSettings, policy::PolicySettings};
-use crate::engine::{KNOBS, Ramp, Settings};
+pub use self::kubernetes::KubernetesSettings;
+use crate::{
+    engine::{KNOBS, Ramp, Settings},
+    respond::Policy,
+};
 
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +48,11 @@ pub enum ConfigError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Configuration {
     pub engine: Settings,
-    pub policy: PolicySettings,
+    pub policy: Policy,
     pub kubernetes: KubernetesSettings,
 }
 
-/// Reads a configuration. What the file does not say is as in [`Settings::profile`] and [`PolicySettings::default`].
+/// Reads a configuration. What the file does not say is as in [`Settings::profile`] and [`Policy::default`].
 pub fn read(path: &Path) -> Result<Configuration, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {

@@ -1,5 +1,7 @@
 //! `[policy]`: what may be ended, and how much of it.
 
+mod rules;
+
 use std::time::Duration;
 
 use clap::ValueEnum as _;
@@ -7,17 +9,14 @@ use glob::Pattern;
 use toml::{Table, Value};
 
 use super::{Problems, comment, number};
-use crate::respond::{Mode, Policy};
-
-/// What the file says about acting; flags can say more.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PolicySettings {
-    pub mode: Mode,
-    pub policy: Policy,
-}
+use crate::respond::{Method, Mode, Policy};
 
 /// Names of the settings, their ranges where they are numbers, and what they are for.
-const MODE: (&str, &str) = ("mode", "\"observe\" writes verdicts and does nothing, \"enforce\" ends livelocks.");
+const MODE: (&str, &str) = (
+    "mode",
+    "\"off\" does not even tell of livelocks, \"observe\" writes verdicts and does nothing, \"enforce\" ends livelocks. With \
+     Kubernetes, \"enforce\" here is for ARC's runner pods alone, and the rest is observed; rules can say something else.",
+);
 const ACTION: (&str, &str) = (
     "action",
     "\"kill\" ends the container by cgroup.kill; \"oom\" lowers its memory.max for a moment, so that the kernel's own OOM \
@@ -39,6 +38,19 @@ const KILLS: (&str, u32, u32, &str) = (
     10_000,
     "As many kills at most, on this node, within kills_per_s. The next ones are told, and not done.",
 );
+const KILLS_PER_NAMESPACE: (&str, u32, u32, &str) = (
+    "kills_per_namespace",
+    0,
+    10_000,
+    "As many at most in one namespace, within the same time: so that one team's jobs can't use up what is there for all.",
+);
+const POD_DELAY_S: (&str, u32, u32, &str) = (
+    "pod_delay_s",
+    0,
+    3600,
+    "After an action on one container nothing else of its pod is acted on for this long: with that one gone the others may \
+     recover.",
+);
 const KILLS_PER_S: (&str, u32, u32, &str) = ("kills_per_s", 1, 86_400, "In any such span of time.");
 const SICK_LEAST: (&str, u32, u32, &str) =
     ("sick_least", 2, 10_000, "Fewer cgroups than this that look hung at once are never taken for a sick machine.");
@@ -48,40 +60,68 @@ const SICK_SHARE: (&str, &str) = (
      and no job's fault: then nothing is killed. 1 turns that off.",
 );
 
-pub(super) fn read(table: &Table, problems: &mut Problems) -> PolicySettings {
-    let mut settings = PolicySettings::default();
-    let policy = &mut settings.policy;
+/// Names of all that `[policy]` may have.
+const NAMES: &[&str] = &[
+    MODE.0,
+    ACTION.0,
+    ONLY.0,
+    PROTECT.0,
+    KILLS.0,
+    KILLS_PER_NAMESPACE.0,
+    KILLS_PER_S.0,
+    POD_DELAY_S.0,
+    SICK_LEAST.0,
+    SICK_SHARE.0,
+    rules::NAME,
+];
+
+pub(super) fn read(table: &Table, problems: &mut Problems) -> Policy {
+    let mut policy = Policy::default();
     for (key, value) in table {
         let name = format!("policy.{key}");
         match key.as_str() {
-            "mode" => match value.as_str().map(|mode| clap::ValueEnum::from_str(mode, false)) {
-                Some(Ok(mode)) => settings.mode = mode,
-                _ => problems.add(&name, value, r#"write "observe" or "enforce""#),
-            },
-            "action" => match value.as_str().map(|action| clap::ValueEnum::from_str(action, false)) {
-                Some(Ok(method)) => policy.method = method,
-                _ => problems.add(&name, value, r#"write "kill", "oom" or "oom-then-kill""#),
-            },
+            "mode" => policy.mode = mode(&name, value, problems).unwrap_or_default(),
+            "action" => policy.method = action(&name, value, problems).unwrap_or_default(),
+            rules::NAME => policy.rules = rules::read(&name, value, problems),
             "only" => policy.only = patterns(&name, value, problems),
             "protect" => policy.protect.extend(patterns(&name, value, problems)),
             "kills" => whole(&name, value, KILLS, problems, &mut policy.budget.kills),
-            "kills_per_s" => {
-                let mut seconds = 0;
-                whole(&name, value, KILLS_PER_S, problems, &mut seconds);
-                policy.budget.per = Duration::from_secs(seconds.into());
+            "kills_per_namespace" => {
+                whole(&name, value, KILLS_PER_NAMESPACE, problems, &mut policy.budget.kills_per_namespace);
             }
+            "kills_per_s" => policy.budget.per = seconds(&name, value, KILLS_PER_S, problems),
+            "pod_delay_s" => policy.pod_delay = seconds(&name, value, POD_DELAY_S, problems),
             "sick_least" => whole(&name, value, SICK_LEAST, problems, &mut policy.sick.least),
             "sick_share" => match number(value).filter(|share| (0.1..=1.0).contains(share)) {
                 Some(share) => policy.sick.share = share,
                 None => problems.add(&name, value, "write a number from 0.1 to 1"),
             },
-            _ => problems.unknown(
-                &name,
-                &[MODE.0, ACTION.0, ONLY.0, PROTECT.0, KILLS.0, KILLS_PER_S.0, SICK_LEAST.0, SICK_SHARE.0],
-            ),
+            _ => problems.unknown(&name, NAMES),
         }
     }
-    settings
+    policy
+}
+
+fn mode(name: &str, value: &Value, problems: &mut Problems) -> Option<Mode> {
+    one_of(name, value, r#"write "off", "observe" or "enforce""#, problems)
+}
+
+fn action(name: &str, value: &Value, problems: &mut Problems) -> Option<Method> {
+    one_of(name, value, r#"write "kill", "oom" or "oom-then-kill""#, problems)
+}
+
+fn one_of<T: clap::ValueEnum>(name: &str, value: &Value, remedy: &str, problems: &mut Problems) -> Option<T> {
+    let read = value.as_str().and_then(|text| T::from_str(text, false).ok());
+    if read.is_none() {
+        problems.add(name, value, remedy);
+    }
+    read
+}
+
+fn seconds(name: &str, value: &Value, setting: (&str, u32, u32, &str), problems: &mut Problems) -> Duration {
+    let mut seconds = 0;
+    whole(name, value, setting, problems, &mut seconds);
+    Duration::from_secs(seconds.into())
 }
 
 pub(super) fn whole(
@@ -119,11 +159,7 @@ fn patterns(name: &str, value: &Value, problems: &mut Problems) -> Vec<Pattern> 
 }
 
 /// The settings as a part of a configuration file.
-pub(super) fn written(settings: &PolicySettings) -> String {
-    let PolicySettings { mode, policy } = settings;
-    let list = |patterns: &[Pattern]| {
-        Value::Array(patterns.iter().map(|pattern| Value::String(pattern.as_str().to_owned())).collect())
-    };
+pub(super) fn written(policy: &Policy) -> String {
     let always = Policy::PROTECTED.len();
     let added = policy.protect.get(always..).unwrap_or_default();
     let mut lines = vec!["[policy]".to_owned()];
@@ -131,46 +167,54 @@ pub(super) fn written(settings: &PolicySettings) -> String {
         lines.extend(comment(why));
         lines.push(format!("{name} = {value}"));
     };
-    say(MODE.0, format!("\"{mode}\""), MODE.1);
-    let action = policy.method.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-    say(ACTION.0, format!("\"{action}\""), ACTION.1);
+    say(MODE.0, format!("\"{}\"", policy.mode), MODE.1);
+    say(ACTION.0, format!("\"{}\"", action_name(policy.method)), ACTION.1);
     say(ONLY.0, list(&policy.only).to_string(), ONLY.1);
     say(PROTECT.0, list(added).to_string(), PROTECT.1);
     say(KILLS.0, policy.budget.kills.to_string(), KILLS.3);
+    say(KILLS_PER_NAMESPACE.0, policy.budget.kills_per_namespace.to_string(), KILLS_PER_NAMESPACE.3);
     say(KILLS_PER_S.0, policy.budget.per.as_secs().to_string(), KILLS_PER_S.3);
+    say(POD_DELAY_S.0, policy.pod_delay.as_secs().to_string(), POD_DELAY_S.3);
     say(SICK_LEAST.0, policy.sick.least.to_string(), SICK_LEAST.3);
     say(SICK_SHARE.0, policy.sick.share.to_string(), SICK_SHARE.1);
-    lines.join("\n") + "\n"
+    lines.join("\n") + "\n\n" + &rules::written(&policy.rules)
+}
+
+fn list(patterns: &[Pattern]) -> Value {
+    Value::Array(patterns.iter().map(|pattern| Value::String(pattern.as_str().to_owned())).collect())
+}
+
+fn action_name(method: Method) -> String {
+    method.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::respond::Method;
 
-    fn parse(text: &str) -> Result<PolicySettings, Vec<String>> {
+    fn parse(text: &str) -> Result<Policy, Vec<String>> {
         crate::config::configuration(&text.parse().unwrap()).map(|configuration| configuration.policy)
     }
 
     #[test]
     fn what_is_said_is_read_and_what_is_written_is_read_back() {
         let text = "[policy]\nmode = \"enforce\"\naction = \"oom-then-kill\"\nonly = [\"kubepods.slice/**\", 'a\"b']\nprotect = [\"**/db.service\"]\n\
-                    kills = 3\nkills_per_s = 60\nsick_least = 9\nsick_share = 0.75";
-        let settings = parse(text).unwrap();
-        let policy = &settings.policy;
-        assert_eq!((settings.mode, policy.method), (Mode::Enforce, Method::OomThenKill));
+                    kills = 3\nkills_per_namespace = 2\nkills_per_s = 60\npod_delay_s = 7\nsick_least = 9\nsick_share = 0.75";
+        let policy = parse(text).unwrap();
+        assert_eq!((policy.mode, policy.method), (Mode::Enforce, Method::OomThenKill));
         assert_eq!((policy.only.len(), policy.protect.len()), (2, Policy::PROTECTED.len() + 1));
-        assert_eq!((policy.budget.kills, policy.budget.per), (3, Duration::from_mins(1)));
+        assert_eq!((policy.budget.kills, policy.budget.kills_per_namespace), (3, 2));
+        assert_eq!((policy.budget.per, policy.pod_delay), (Duration::from_mins(1), Duration::from_secs(7)));
         assert_eq!((policy.sick.least, policy.sick.share), (9, 0.75));
-        assert_eq!(parse(&written(&settings)).unwrap(), settings);
-        assert_eq!(parse("").unwrap(), PolicySettings::default());
+        assert_eq!(parse(&written(&policy)).unwrap(), policy);
+        assert_eq!(parse("").unwrap(), Policy::default());
     }
 
     #[test]
     fn mistakes_are_told_with_value_and_remedy() {
         let problems = parse(
             "policy = { mode = \"kill\", only = \"x\", protect = [\"a[b\", 3, \"/sys/x\"], kills = -1, kills_per_s = 0, \
-             sick_least = 1, sick_share = 0, budget = 1, action = \"term\" }",
+             sick_least = 1, sick_share = 0, budget = 1, action = \"term\", kills_per_namespace = 1.5, pod_delay_s = 3601, rules = 1 }",
         )
         .unwrap_err();
         for (name, remedy) in [
@@ -184,11 +228,14 @@ mod tests {
             ("policy.sick_least = 1", "from 2 to"),
             ("policy.sick_share = 0", "from 0.1 to 1"),
             ("policy.budget", "kills_per_s"),
+            ("policy.kills_per_namespace = 1.5", "from 0 to"),
+            ("policy.pod_delay_s = 3601", "from 0 to 3600"),
+            ("policy.rules = 1", "[[policy.rules]]"),
             ("policy.action = \"term\"", "oom-then-kill"),
         ] {
             assert!(problems.iter().any(|p| p.starts_with(name) && p.contains(remedy)), "{name}: {problems:#?}");
         }
-        assert_eq!(problems.len(), 11, "{problems:#?}");
+        assert_eq!(problems.len(), 14, "{problems:#?}");
         assert!(parse("policy = 1").unwrap_err()[0].contains("[policy]"));
     }
 }

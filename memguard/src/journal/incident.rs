@@ -24,6 +24,9 @@ pub struct Incident {
     pub victim: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
+    /// The rule of the policy that led to it; empty in what an older memguard wrote.
+    #[serde(default)]
+    pub rule: String,
     /// The evidence in one sentence.
     pub evidence: String,
     /// Whose container it was, where the Kubernetes API said so.
@@ -102,7 +105,7 @@ impl Incident {
                     if *alive { "the others live" } else { "none is left" }
                 ),
                 Ended::NobodyDied { .. } => "its limit was lowered, and nobody died".to_owned(),
-                Ended::DryRun => "would have been ended (observe mode)".to_owned(),
+                Ended::DryRun => "would have been ended (mode observe)".to_owned(),
             },
             Stage::Failed { error } => format!("could not be ended: {error}"),
             Stage::Suppressed { why } => format!("not ended: {why}"),
@@ -133,6 +136,7 @@ pub(super) fn example(id: &str, decided_at: u64) -> Incident {
         cgroup: "a.scope".to_owned(),
         victim: Some(8),
         method: Some(Method::Kill),
+        rule: "default".to_owned(),
         evidence: "memory at 100 %".to_owned(),
         workload: None,
         stage: Stage::Planned,
@@ -167,6 +171,13 @@ mod tests {
             assert_eq!(serde_json::from_str::<Incident>(&text).unwrap(), incident, "{text}");
             assert!(!incident.outcome().is_empty());
         }
+    }
+
+    #[test]
+    fn what_an_older_memguard_wrote_is_read() {
+        let mut old = serde_json::to_value(example("mg-1-2", 3)).unwrap();
+        old.as_object_mut().unwrap().remove("rule");
+        assert_eq!(serde_json::from_value::<Incident>(old).unwrap().rule, "");
     }
 
     #[test]

@@ -70,6 +70,12 @@ impl PodFacts {
         let id = place.container_id.as_deref()?;
         self.containers.iter().find(|container| container.id == id)
     }
+
+    /// It has more labels than are kept here, perhaps.
+    #[must_use]
+    pub fn may_have_more_labels(&self) -> bool {
+        self.labels.len() >= incoming::KEPT
+    }
 }
 
 /// Something learnt from the API.
@@ -157,6 +163,17 @@ impl Shared {
 }
 
 #[cfg(test)]
+impl Pods {
+    /// As if the API had told of these, and perhaps gone away then.
+    pub(crate) fn told(pods: Vec<PodFacts>, stale_since: Option<SystemTime>) -> Self {
+        let told = Self::default();
+        told.replace(pods);
+        told.set_stale(stale_since);
+        told
+    }
+}
+
+#[cfg(test)]
 pub(super) fn facts(pod: &serde_json::Value) -> PodFacts {
     Incoming::deserialize(pod).unwrap().facts().unwrap()
 }
@@ -216,11 +233,25 @@ mod tests {
             pod["metadata"]["labels"][format!("l{i}")] = "x".into();
         }
         let pod = facts(&pod);
-        assert_eq!((pod.annotations.len(), pod.labels.len()), (KEPT, KEPT));
+        assert_eq!((pod.annotations.len(), pod.labels.len()), (KEPT + 1, KEPT));
         assert!(
             !pod.annotations.contains_key("memguard.dev/huge") && !pod.annotations.contains_key("other/annotation")
         );
+        assert!(pod.may_have_more_labels());
         assert!(!format!("{pod:?}").contains("SECRET"));
+    }
+
+    #[test]
+    fn what_a_pod_says_of_its_mode_is_never_lost() {
+        let mut pod = runner_pod(UID, "runner-1");
+        for i in 0..1000 {
+            pod["metadata"]["annotations"][format!("memguard.dev/{i}")] = "x".into();
+        }
+        assert_eq!(facts(&pod).annotations["memguard.dev/mode"], "observe");
+        pod["metadata"]["annotations"]["memguard.dev/mode"] = "é".repeat(100_000).into();
+        let pod = facts(&pod);
+        assert_eq!(pod.annotations["memguard.dev/mode"], "é".repeat(32), "enough to see that it is nonsense");
+        assert!(pod.annotations.len() <= KEPT + 1);
     }
 
     #[test]

@@ -158,6 +158,7 @@ fn incident() -> Incident {
         cgroup: "a.scope".to_owned(),
         victim: Some(7),
         method: Some(Method::Kill),
+        rule: "ci".to_owned(),
         evidence: "memory at 100 % of memory.max; limit hit 9.0 times/s".to_owned(),
         workload: Some(workload()),
         stage: DEAD,

@@ -1,11 +1,18 @@
 //! From a verdict to its end: what to do is planned from facts alone, and done behind one trait.
 
 mod actions;
+mod check;
 mod oom;
 mod planner;
 mod policy;
+mod suppressed;
 
 pub use actions::{ActionError, Actions, DryRun, Ended, KernelActions, Method};
+pub use check::fresh_check;
 pub use oom::{Notes, Restored};
-pub use planner::{Decision, PlanFacts, Suppressed, fresh_check, plan};
-pub use policy::{Budget, Limit, Mode, Policy, Sick, Suspects};
+pub use planner::{Decision, PlanFacts, Planned, plan};
+pub use policy::{
+    Applies, Because, Ledger, Limit, Matches, Mode, NEVER_IN, OwnPod, Policy, Rule, Selectors, Sick, Spent, Subject,
+    Suspects,
+};
+pub use suppressed::Suppressed;

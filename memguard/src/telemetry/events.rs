@@ -14,7 +14,7 @@ use crate::{
     journal::Incident,
     kernel::{Level, Plan},
     remote::{FollowUp, Progress},
-    respond::{Ended, Method, Mode, Suppressed},
+    respond::{Ended, Method, Mode, Policy, Suppressed},
     tracer::TracerCost,
 };
 
@@ -48,6 +48,9 @@ pub struct StateChange {
 pub struct VerdictEvent {
     pub incident: String,
     pub mode: Mode,
+    /// The rule of the policy, and why the mode is what it is.
+    pub rule: String,
+    pub because: String,
     #[serde(flatten)]
     pub unit: CgroupName,
     /// Seconds since the rule first held.
@@ -68,6 +71,8 @@ pub struct Action {
     /// The cgroup whose limit was hit, if that is another one.
     pub on_behalf_of: CgroupName,
     pub method: Method,
+    pub rule: String,
+    pub because: String,
     /// From the verdict to the write that kills, in ms.
     pub verdict_to_action_ms: f64,
     #[serde(flatten)]
@@ -81,6 +86,7 @@ pub struct SuppressedAction {
     pub incident: String,
     #[serde(flatten)]
     pub unit: CgroupName,
+    pub rule: String,
     #[serde(flatten)]
     pub reason: Suppressed,
 }
@@ -178,10 +184,11 @@ impl fmt::Display for Event {
                 e.verdict.terms.sentence()
             ),
             Self::Action(e) => {
-                let on_behalf = if e.victim == e.on_behalf_of {
-                    String::new()
+                let rule = if e.rule == Policy::DEFAULT { String::new() } else { format!(", by the rule {}", e.rule) };
+                let on_behalf = if e.victim.id == e.on_behalf_of.id {
+                    rule
                 } else {
-                    format!(", for the limit of {}", e.on_behalf_of)
+                    format!("{rule}, for the limit of {}", e.on_behalf_of)
                 };
                 match (&e.error, &e.ended) {
                     (Some(error), _) => write!(f, "can't end {} ({}): {error}", e.victim, e.incident),
@@ -212,8 +219,8 @@ impl fmt::Display for Event {
                     ),
                     (None, Some(Ended::DryRun)) => write!(
                         f,
-                        "would end {} by {} now ({}){on_behalf}: observe mode, nothing is done (--mode enforce acts)",
-                        e.victim, e.method, e.incident
+                        "would end {} by {} now ({}){on_behalf}: nothing is done, {}",
+                        e.victim, e.method, e.incident, e.because
                     ),
                     (None, None) => write!(f, "nothing came of ending {} ({})", e.victim, e.incident),
                 }
@@ -285,16 +292,26 @@ pub fn emit(event: &Event) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{path::Path, time::Duration};
 
     use super::*;
-    use crate::engine::{Terms, UnitId, Verdict};
+    use crate::{
+        engine::{Terms, UnitId, Verdict},
+        telemetry::PodName,
+    };
 
     /// The log puts these before an event's own members, and a key that comes twice is no valid JSON for many readers.
     const RESERVED: [&str; 3] = ["time", "level", "message"];
 
     fn unit() -> CgroupName {
-        CgroupName { id: 7, cgroup: "a.scope".to_owned(), place: None }
+        let id = "a".repeat(64);
+        let path = format!("/r/kubepods/pod7fb47c9c-45d8-4a2c-8f1e-0123456789ab/{id}/x");
+        CgroupName::new(Path::new("/r"), 7, Path::new(&path)).of_pod(Some(PodName {
+            namespace: "ci".to_owned(),
+            pod: "runner-1".to_owned(),
+            container: Some("runner".to_owned()),
+            pod_facts_stale: true,
+        }))
     }
 
     fn each() -> Vec<Event> {
@@ -306,7 +323,15 @@ mod tests {
             signals: Signals::default(),
             terms: Terms(Vec::new()),
         };
-        vec![
+        let suppressed = Suppressed::each().into_iter().map(|reason| {
+            Event::Suppressed(Box::new(SuppressedAction {
+                incident: String::new(),
+                unit: unit(),
+                rule: String::new(),
+                reason,
+            }))
+        });
+        let others = [
             Event::State(Box::new(StateChange {
                 unit: unit(),
                 from: State::Calm,
@@ -317,6 +342,8 @@ mod tests {
             Event::Verdict(Box::new(VerdictEvent {
                 incident: String::new(),
                 mode: Mode::Observe,
+                rule: String::new(),
+                because: String::new(),
                 unit: unit(),
                 suspect_for_s: 0.0,
                 verdict,
@@ -329,17 +356,39 @@ mod tests {
                 victim: unit(),
                 on_behalf_of: unit(),
                 method: Method::default(),
+                rule: String::new(),
+                because: String::new(),
                 verdict_to_action_ms: 0.0,
                 ended: Some(Ended::DryRun),
                 error: None,
             })),
-            Event::Suppressed(Box::new(SuppressedAction {
-                incident: String::new(),
-                unit: unit(),
-                reason: Suppressed::NoVictim,
-            })),
             Event::Summary(Box::default()),
-        ]
+        ];
+        suppressed.chain(others).collect()
+    }
+
+    #[test]
+    fn what_was_done_and_what_was_not_names_the_rule() {
+        let action = |rule: &str, ended| {
+            let (incident, because) = ("mg-1-7".to_owned(), "the rule ci says observe".to_owned());
+            let victim = CgroupName { id: 7, cgroup: "a.scope".to_owned(), place: None, pod: None };
+            Event::Action(Box::new(Action {
+                incident,
+                on_behalf_of: CgroupName { place: None, ..victim.clone() },
+                victim,
+                method: Method::Kill,
+                rule: rule.to_owned(),
+                because,
+                verdict_to_action_ms: 1.0,
+                ended: Some(ended),
+                error: None,
+            }))
+            .to_string()
+        };
+        let killed = Ended::Dead { write_us: 1, empty_after_ms: 2 };
+        assert!(action("ci", killed).starts_with("KILLED a.scope by cgroup.kill (mg-1-7), by the rule ci: "));
+        assert!(action("default", killed).starts_with("KILLED a.scope by cgroup.kill (mg-1-7): "));
+        assert!(action("ci", Ended::DryRun).ends_with(": nothing is done, the rule ci says observe"));
     }
 
     #[test]
@@ -351,6 +400,8 @@ mod tests {
             for name in RESERVED {
                 assert!(!members.contains_key(name), "{value} has {name}");
             }
+            // Of keys that come twice a map keeps one.
+            assert_eq!(serde_json::to_string(&event).unwrap().len(), value.to_string().len(), "twice: {value}");
         }
     }
 }

@@ -12,5 +12,5 @@ pub use events::{
 };
 pub use histogram::RefaultHistogram;
 pub use logs::{LogFormat, LogGuard, init};
-pub use name::{CgroupName, escaped, shown};
+pub use name::{CgroupName, PodName, escaped, shown};
 pub use summary::Summary;

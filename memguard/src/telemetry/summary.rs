@@ -89,7 +89,7 @@ impl Summary {
                 self.failed += 1;
                 format!("its limit was lowered for {waited_ms} ms, and nobody died of it")
             }
-            (None, Some(Ended::DryRun) | None) => "nothing: observe mode".to_owned(),
+            (None, Some(Ended::DryRun) | None) => "nothing: mode observe".to_owned(),
         };
         self.done(&action.incident, done);
     }

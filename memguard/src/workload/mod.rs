@@ -71,6 +71,12 @@ impl Place {
     }
 }
 
+/// Whether it is in the part of the tree that the kubelet makes for pods, whatever it is there.
+#[must_use]
+pub fn is_below_kubepods(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str().to_str().is_some_and(|name| class(name, None).is_some()))
+}
+
 /// The class that a folder of the kubelet's stands for: `kubepods` (Guaranteed pods are directly in it) and the two below
 /// it, by the systemd driver with a prefix where the kubelet's own cgroup has one (kind: `kubelet-kubepods.slice`).
 fn class(name: &str, above: Option<Qos>) -> Option<Qos> {
@@ -190,6 +196,19 @@ mod tests {
             &format!("kubepods/pod{UID}/{}", "é".repeat(32)),
         ] {
             assert_eq!(place(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_below_the_kubelets_folders_is_there() {
+        for (path, is) in [
+            ("kubepods.slice/odd", true),
+            ("kubelet.slice/kubelet-kubepods.slice/x", true),
+            ("k3s/kubepods/burstable", true),
+            ("system.slice/a.service", false),
+            ("user.slice/my-kubepods", false),
+        ] {
+            assert_eq!(is_below_kubepods(Path::new(path)), is, "{path}");
         }
     }
 

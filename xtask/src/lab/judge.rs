@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
         self.samples.iter().filter_map(move |(t, sample)| Some((*t, sample.containers.get(container)?)))
     }
 
-    fn oom_kills(&self, container: &str) -> u64 {
+    pub(super) fn oom_kills(&self, container: &str) -> u64 {
         self.figures(container).map(|(_, figures)| figures.oom_kill).max().unwrap_or_default()
     }
 

@@ -3,6 +3,8 @@
 pub(crate) mod accel;
 pub(crate) mod chain;
 mod command;
+mod document;
+mod ends;
 pub(crate) mod image;
 mod initramfs;
 mod judge;
@@ -40,6 +42,8 @@ enum Command {
     Run(RunArgs),
     /// Ask each kernel what it offers, and what the verifier makes of our programs: docs/kernel-support.md.
     Kernels(support::Args),
+    /// End every livelock in both ways, and compare what became of it: docs/ending.md.
+    Ends(ends::Args),
     /// Run scenarios, and compare what memguard and other rules make of them: docs/detection.md.
     Matrix(matrix::Args),
     /// Play the whole chain after a verdict, with memguard killed at its steps or what it depends on gone.
@@ -95,6 +99,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::List => list(),
         Command::Run(args) => run_scenarios(&args),
         Command::Kernels(args) => support::run(&args),
+        Command::Ends(args) => ends::run(&args),
         Command::Matrix(args) => matrix::run(&args),
         Command::Chain(args) => chain::run(&args),
     }

@@ -7,6 +7,7 @@ use kube::Resource;
 use serde::Deserialize;
 
 use super::{ContainerFacts, Owner, PodFacts};
+use crate::respond::Policy;
 
 /// Annotations that are memguard's.
 const OWN: &str = "memguard.dev/";
@@ -17,6 +18,8 @@ pub(super) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 /// a megabyte of them.
 pub(super) const KEPT: usize = 64;
 const KEPT_BYTES: usize = 1024;
+/// Characters of what a pod says of its mode. It is kept in any case, because it makes the policy milder.
+const KEPT_OF_MODE: usize = 32;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -112,6 +115,9 @@ impl Incoming {
         let annotations = metadata.annotations.unwrap_or_default();
         let hash = annotations.get(CONFIG_HASH).or_else(|| annotations.get(CONFIG_MIRROR));
         let config_hash = hash.filter(|hash| hash.len() <= KEPT_BYTES).cloned();
+        let mode = annotations.get(Policy::ANNOTATION).map(|mode| mode.chars().take(KEPT_OF_MODE).collect());
+        let mut annotations = kept(annotations, |name| name.starts_with(OWN) && name != Policy::ANNOTATION);
+        annotations.extend(mode.map(|mode: String| (Policy::ANNOTATION.to_owned(), mode)));
         let references = metadata.owner_references.unwrap_or_default();
         let owner = references.iter().find(|owner| owner.controller == Some(true)).or_else(|| references.first());
         let owner = owner.map(|owner| Owner {
@@ -138,7 +144,7 @@ impl Incoming {
             name: metadata.name.unwrap_or_default(),
             node: spec.node_name,
             labels: kept(metadata.labels.unwrap_or_default(), |_| true),
-            annotations: kept(annotations, |name| name.starts_with(OWN)),
+            annotations,
             owner,
             containers,
             phase: status.phase,

@@ -238,6 +238,11 @@ impl Run<'_> {
         course
     }
 
+    /// The share of its work that a container does from a time on.
+    pub(crate) fn share_after(&self, container: &str, t: f64) -> Option<f64> {
+        Work::of(self, container).ok()?.share(t, self.last())
+    }
+
     /// The share of its work that a container did in the ten seconds before a time.
     pub(crate) fn share_before(&self, container: &str, t: f64) -> Option<f64> {
         let work = Work::of(self, container).ok()?;

@@ -20,7 +20,7 @@ use self::{
     replay::DEFAULT,
 };
 use super::{
-    Options, check_machine, judge, kernels,
+    Options, check_machine, document, judge, kernels,
     records::{self, Kept},
     run_all,
 };
@@ -193,15 +193,8 @@ fn line(release: &str) -> String {
 
 /// Writes docs/detection.md's tables, and the results as data.
 fn write(evaluation: &Evaluation, path: &Path) -> anyhow::Result<()> {
-    let old = match fs::read_to_string(path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
-    };
     let tables = table::all(&evaluation.runs, &evaluation.left_out);
-    let text = table::insert(old.as_deref(), &tables)
-        .map_err(|why| anyhow::anyhow!("can't write the tables into {}: {why}", path.display()))?;
-    fs::write(path, text).with_context(|| format!("can't write {}", path.display()))?;
+    document::write(path, "matrix", "How memguard decides", &tables)?;
     let data = path.with_extension("json");
     let mut text = "[\n".to_owned();
     for (index, run) in evaluation.runs.iter().enumerate() {

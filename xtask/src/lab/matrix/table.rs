@@ -1,4 +1,4 @@
-//! The results as tables of Markdown, and where they go in a document that people write around them.
+//! The results as tables of Markdown.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -10,23 +10,6 @@ use super::{
     replay::{BASELINES, DEFAULT, VARIANTS},
 };
 use crate::lab::judge::course::{Course, HANG_S};
-
-const BEGIN: &str = "<!-- matrix: begin -->";
-const END: &str = "<!-- matrix: end -->";
-
-/// Puts the tables between the markers of a document, which begins anew without a document.
-pub(super) fn insert(document: Option<&str>, tables: &str) -> Result<String, String> {
-    let Some(document) = document else {
-        return Ok(format!("# How memguard decides\n\n{BEGIN}\n{tables}{END}\n"));
-    };
-    let wrong = || format!("it needs one line {BEGIN} and after it one line {END}: the tables go between them");
-    let (before, rest) = document.split_once(BEGIN).ok_or_else(wrong)?;
-    let (_, after) = rest.split_once(END).ok_or_else(wrong)?;
-    if after.contains(BEGIN) || after.contains(END) {
-        return Err(wrong());
-    }
-    Ok(format!("{before}{BEGIN}\n{tables}{END}{after}"))
-}
 
 /// All tables.
 pub(super) fn all(runs: &[Evaluated], left_out: &[String]) -> String {
@@ -334,22 +317,5 @@ mod tests {
             assert!(text.contains(row), "no {row} in\n{text}");
         }
         assert!(summary(&some()).contains("0+1 of 3"), "{}", summary(&some()));
-    }
-
-    #[test]
-    fn tables_go_between_the_markers_and_leave_the_rest() {
-        let document = format!("# A\n\nwords\n\n{BEGIN}\nold\n{END}\n\nmore\n");
-        let new = insert(Some(&document), "| new |\n").unwrap();
-        assert_eq!(new, format!("# A\n\nwords\n\n{BEGIN}\n| new |\n{END}\n\nmore\n"));
-        assert_eq!(insert(Some(&new), "| new |\n").unwrap(), new, "a second time changes nothing");
-        let first = insert(None, "| x |\n").unwrap();
-        assert_eq!(insert(Some(&first), "| x |\n").unwrap(), first);
-    }
-
-    #[test]
-    fn a_document_without_its_markers_is_left_alone() {
-        for document in ["# A\n".to_owned(), format!("{END}{BEGIN}"), format!("{BEGIN}{END}{BEGIN}{END}")] {
-            insert(Some(&document), "| x |\n").unwrap_err();
-        }
     }
 }

@@ -1,0 +1,371 @@
+//! `[[policy.rules]]`: what is different for some pods or cgroups.
+
+use std::collections::{BTreeMap, HashSet};
+
+use glob::Pattern;
+use toml::{Table, Value};
+
+use super::{Problems, action, action_name, comment, list, mode, patterns};
+use crate::respond::{Policy, Rule, Selectors};
+
+pub(super) const NAME: &str = "rules";
+
+/// Every one is tried for every verdict.
+const MOST_RULES: usize = 64;
+/// Of one selector.
+const MOST_PATTERNS: usize = 64;
+const LONGEST_PATTERN: usize = 512;
+/// As a label is in Kubernetes: it stands in log lines and metrics.
+const LONGEST_NAME: usize = 63;
+/// A DNS subdomain of 253 characters, a slash, and a name of 63.
+const LONGEST_LABEL: usize = 317;
+
+const SELECTORS: [&str; 5] = ["namespaces", "labels", "containers", "cgroups", "runners"];
+const SETTINGS: [&str; 4] = ["mode", "action", "cancel_after_oom", "force_cancel"];
+
+const WHY: &str = "Rules: what is different for some. The first one that matches counts; all selectors that it has must match \
+                   (namespaces, labels, containers, cgroups, runners). What it does not set (mode, action, cancel_after_oom, \
+                   force_cancel) is as above.";
+const EXAMPLE: &str = r#"#
+# [[policy.rules]]
+# name = "big-runners"
+# labels = { "actions.github.com/scale-set-name" = "big-*" }
+# containers = ["runner"]
+# mode = "enforce"
+# action = "oom-then-kill"
+# cancel_after_oom = false
+"#;
+
+pub(super) fn read(name: &str, value: &Value, problems: &mut Problems) -> Vec<Rule> {
+    let Some(tables) = value.as_array().filter(|rules| rules.iter().all(Value::is_table)) else {
+        problems.add(name, value, "write each rule as a table, [[policy.rules]]");
+        return Vec::new();
+    };
+    if tables.len() > MOST_RULES {
+        problems.0.push(format!("{name}: there are {} rules: write {MOST_RULES} at most", tables.len()));
+        return Vec::new();
+    }
+    let mut names = HashSet::new();
+    let tables = tables.iter().filter_map(Value::as_table).enumerate();
+    tables.map(|(index, table)| rule(&format!("{name}[{index}]"), table, &mut names, problems)).collect()
+}
+
+fn rule<'t>(place: &str, table: &'t Table, names: &mut HashSet<&'t str>, problems: &mut Problems) -> Rule {
+    let mut rule = Rule::default();
+    let (mut selects, mut sets) = (false, false);
+    match table.get("name") {
+        Some(Value::String(name)) if is_name(name) && name != Policy::DEFAULT => {
+            rule.name.clone_from(name);
+            if !names.insert(name) {
+                problems.0.push(format!("{place}.name = {name:?}: another rule has this name; give each its own"));
+            }
+        }
+        Some(Value::String(name)) if name == Policy::DEFAULT => {
+            problems.0.push(format!(
+                "{place}.name = {name:?}: that is what the policy without rules is called; write another"
+            ));
+        }
+        Some(other) => problems.add(
+            &format!("{place}.name"),
+            other,
+            &format!("write 1 to {LONGEST_NAME} letters, digits, dots, dashes and underscores"),
+        ),
+        None => problems.0.push(format!("{place} has no name: write name = \"...\"; log lines call it that")),
+    }
+    // People know a rule by its name, and a nameless one by its place.
+    let called = if rule.name.is_empty() { place.to_owned() } else { format!("policy.rules.{}", rule.name) };
+    for (key, value) in table {
+        let name = format!("{called}.{key}");
+        selects |= SELECTORS.contains(&key.as_str());
+        sets |= SETTINGS.contains(&key.as_str());
+        let Selectors { namespaces, labels, containers, cgroups, runners } = &mut rule.selectors;
+        match key.as_str() {
+            "name" => {}
+            "namespaces" => *namespaces = some(&name, value, problems, r#"["ci-*"]"#),
+            "containers" => *containers = some(&name, value, problems, r#"["runner"]"#),
+            "cgroups" => *cgroups = bounded(&name, value, problems, patterns),
+            "labels" => *labels = self::labels(&name, value, problems),
+            "runners" => match value.as_bool() {
+                Some(true) => *runners = true,
+                _ => problems.add(&name, value, "write true, or leave it out"),
+            },
+            "mode" => rule.mode = mode(&name, value, problems),
+            "action" => rule.method = action(&name, value, problems),
+            "cancel_after_oom" => rule.cancel_after_oom = truth(&name, value, problems),
+            "force_cancel" => rule.force_cancel = truth(&name, value, problems),
+            _ => {
+                let known: Vec<_> = ["name"].into_iter().chain(SELECTORS).chain(SETTINGS).collect();
+                problems.unknown(&name, &known);
+            }
+        }
+    }
+    if !selects {
+        let all = SELECTORS.join(", ");
+        problems.0.push(format!("{called} selects nothing: write one of {all} (cgroups = [\"**\"] is everything)"));
+    }
+    if !sets {
+        problems.0.push(format!("{called} sets nothing: write one of {}", SETTINGS.join(", ")));
+    }
+    rule
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+fn truth(name: &str, value: &Value, problems: &mut Problems) -> Option<bool> {
+    let read = value.as_bool();
+    if read.is_none() {
+        problems.add(name, value, "write true or false");
+    }
+    read
+}
+
+/// A list of patterns on names.
+fn some(name: &str, value: &Value, problems: &mut Problems, example: &str) -> Vec<Pattern> {
+    bounded(name, value, problems, |name, value, problems| {
+        let Some(list) = value.as_array() else {
+            problems.add(name, value, &format!("write a list of patterns, as {example}"));
+            return Vec::new();
+        };
+        list.iter().filter_map(|item| pattern(name, item, problems)).collect()
+    })
+}
+
+/// A list that is not empty, and not too long, of patterns that are not too long.
+fn bounded(
+    name: &str,
+    value: &Value,
+    problems: &mut Problems,
+    read: impl FnOnce(&str, &Value, &mut Problems) -> Vec<Pattern>,
+) -> Vec<Pattern> {
+    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    let too_long = |item: &Value| item.as_str().is_some_and(|text| text.len() > LONGEST_PATTERN);
+    if value.is_array() && !(1..=MOST_PATTERNS).contains(&list.len()) {
+        problems.0.push(format!("{name} has {} patterns: write 1 to {MOST_PATTERNS}, or leave it out", list.len()));
+        return Vec::new();
+    }
+    if list.iter().any(too_long) {
+        problems.0.push(format!("{name} has a pattern of more than {LONGEST_PATTERN} bytes: write a shorter one"));
+        return Vec::new();
+    }
+    read(name, value, problems)
+}
+
+fn pattern(name: &str, value: &Value, problems: &mut Problems) -> Option<Pattern> {
+    match value.as_str().map(Pattern::new) {
+        Some(Ok(_)) if value.as_str().is_some_and(|text| text.len() > LONGEST_PATTERN) => {
+            problems.0.push(format!("{name} is a pattern of more than {LONGEST_PATTERN} bytes: write a shorter one"));
+        }
+        Some(Ok(pattern)) => return Some(pattern),
+        Some(Err(error)) => problems.add(name, value, &format!("is no pattern: {error}")),
+        None => problems.add(name, value, "write each pattern as a text"),
+    }
+    None
+}
+
+fn labels(name: &str, value: &Value, problems: &mut Problems) -> BTreeMap<String, Pattern> {
+    let Some(table) = value.as_table().filter(|table| (1..=MOST_PATTERNS).contains(&table.len())) else {
+        let remedy =
+            format!("write 1 to {MOST_PATTERNS} labels with patterns, as {{ \"app.kubernetes.io/name\" = \"ci-*\" }}");
+        problems.add(name, value, &remedy);
+        return BTreeMap::new();
+    };
+    let mut labels = BTreeMap::new();
+    for (label, value) in table {
+        if label.is_empty() || label.len() > LONGEST_LABEL {
+            problems.0.push(format!("{name}: a label has 1 to {LONGEST_LABEL} characters, not {}", label.len()));
+        } else if let Some(pattern) = pattern(&format!("{name}.{label:?}"), value, problems) {
+            labels.insert(label.clone(), pattern);
+        }
+    }
+    labels
+}
+
+/// The rules as a part of a configuration file; without any, an example of one as a comment.
+pub(super) fn written(rules: &[Rule]) -> String {
+    let mut text = comment(WHY).join("\n") + "\n";
+    if rules.is_empty() {
+        text.push_str(EXAMPLE);
+    }
+    for rule in rules {
+        let Rule { name, selectors, mode, method, cancel_after_oom, force_cancel } = rule;
+        let Selectors { namespaces, labels, containers, cgroups, runners } = selectors;
+        let patterns = |patterns: &[Pattern]| (!patterns.is_empty()).then(|| list(patterns));
+        let labels = labels.iter().map(|(label, pattern)| (label.clone(), pattern.as_str().into()));
+        let labels = Value::Table(labels.collect());
+        let members = [
+            ("name", Some(name.as_str().into())),
+            ("namespaces", patterns(namespaces)),
+            ("labels", Some(labels).filter(|labels| labels.as_table().is_some_and(|labels| !labels.is_empty()))),
+            ("containers", patterns(containers)),
+            ("cgroups", patterns(cgroups)),
+            ("runners", runners.then_some(Value::Boolean(true))),
+            ("mode", mode.map(|mode| mode.to_string().into())),
+            ("action", method.map(|method| action_name(method).into())),
+            ("cancel_after_oom", cancel_after_oom.map(Value::Boolean)),
+            ("force_cancel", force_cancel.map(Value::Boolean)),
+        ];
+        text.push_str("\n[[policy.rules]]\n");
+        for (name, value) in members {
+            text.extend(value.map(|value| format!("{name} = {value}\n")));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::respond::{Method, Mode};
+
+    fn parse(text: &str) -> Result<Policy, Vec<String>> {
+        crate::config::configuration(&text.parse().unwrap()).map(|configuration| configuration.policy)
+    }
+
+    const EACH: &str = r#"
+        [policy]
+        kills = 3
+        [[policy.rules]]
+        name = "big"
+        namespaces = ["ci-*", "arc"]
+        labels = { "actions.github.com/scale-set-name" = "big-*", team = "a\"b" }
+        containers = ["runner"]
+        cgroups = ["kubepods.slice/**"]
+        runners = true
+        mode = "enforce"
+        action = "oom-then-kill"
+        cancel_after_oom = true
+        force_cancel = false
+        [[policy.rules]]
+        name = "rest"
+        cgroups = ["**"]
+        mode = "off"
+    "#;
+
+    #[test]
+    fn what_is_said_is_read_in_its_order_and_what_is_written_is_read_back() {
+        let policy = parse(EACH).unwrap();
+        let [big, rest] = &policy.rules[..] else { panic!("{policy:?}") };
+        assert_eq!((big.name.as_str(), big.mode, big.method), ("big", Some(Mode::Enforce), Some(Method::OomThenKill)));
+        assert_eq!((big.cancel_after_oom, big.force_cancel), (Some(true), Some(false)));
+        assert_eq!((big.selectors.namespaces.len(), big.selectors.labels.len()), (2, 2));
+        assert!(big.selectors.runners && !rest.selectors.runners);
+        assert_eq!((rest.mode, rest.method, rest.force_cancel), (Some(Mode::Off), None, None));
+        assert_eq!(parse(&super::super::written(&policy)).unwrap(), policy);
+    }
+
+    #[test]
+    fn the_example_that_is_shown_can_be_used() {
+        let shown = super::super::written(&Policy::default());
+        let example = EXAMPLE.lines().map(|line| line.trim_start_matches("# ").trim_start_matches('#'));
+        let used = parse(&example.collect::<Vec<_>>().join("\n")).unwrap();
+        assert!(shown.contains(EXAMPLE) && used.rules.len() == 1 && used.can_enforce());
+    }
+
+    #[test]
+    fn the_examples_of_the_docs_can_be_used() {
+        for (file, count) in [("docs/policy.md", 2), ("README.md", 1)] {
+            let text = std::fs::read_to_string(format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            let examples = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+            let policies: Vec<_> = examples.map(|example| parse(example).unwrap()).collect();
+            assert!(policies.len() == count && policies.iter().all(Policy::can_enforce), "{file}: {policies:#?}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_with_value_and_remedy() {
+        let problems = parse(&format!(
+            r#"
+            [[policy.rules]]
+            [[policy.rules]]
+            name = "a b"
+            runners = false
+            mode = "kill"
+            [[policy.rules]]
+            name = "x"
+            namespaces = "ci"
+            labels = {{ a = "[", b = 1, "" = "x" }}
+            containers = []
+            cgroups = ["/x", "a[b"]
+            action = "term"
+            cancel_after_oom = 1
+            force_cancel = "yes"
+            images = ["x"]
+            [[policy.rules]]
+            name = "x"
+            containers = ["{}"]
+            mode = "off"
+            [[policy.rules]]
+            name = "default"
+            labels = []
+            namespaces = [1]
+            mode = "off"
+            "#,
+            "x".repeat(600)
+        ))
+        .unwrap_err();
+        for (name, remedy) in [
+            ("policy.rules[0] has no name", "name = "),
+            ("policy.rules[0] selects nothing", "is everything"),
+            ("policy.rules[0] sets nothing", "cancel_after_oom"),
+            ("policy.rules[1].name = \"a b\"", "dashes"),
+            ("policy.rules[1].runners = false", "leave it out"),
+            ("policy.rules[1].mode = \"kill\"", "enforce"),
+            ("policy.rules.x.namespaces = \"ci\"", "a list"),
+            ("policy.rules.x.labels.\"a\" = \"[\"", "no pattern"),
+            ("policy.rules.x.labels.\"b\" = 1", "as a text"),
+            ("policy.rules.x.labels: a label", "not 0"),
+            ("policy.rules.x.containers has 0", "leave it out"),
+            ("policy.rules.x.cgroups = \"/x\"", "without a slash"),
+            ("policy.rules.x.cgroups = \"a[b\"", "no pattern"),
+            ("policy.rules.x.action = \"term\"", "oom-then-kill"),
+            ("policy.rules.x.cancel_after_oom = 1", "true or false"),
+            ("policy.rules.x.force_cancel = \"yes\"", "true or false"),
+            ("policy.rules.x.images", "namespaces, labels"),
+            ("policy.rules[3].name = \"x\"", "its own"),
+            ("policy.rules.x.containers has a pattern", "shorter"),
+            ("policy.rules[4].name = \"default\"", "write another"),
+            ("policy.rules[4].labels = []", "1 to 64 labels"),
+            ("policy.rules[4].namespaces = 1", "as a text"),
+        ] {
+            assert!(problems.iter().any(|p| p.starts_with(name) && p.contains(remedy)), "{name}: {problems:#?}");
+        }
+        assert_eq!(problems.len(), 22, "{problems:#?}");
+        let many = "[[policy.rules]]\n".repeat(65);
+        assert!(parse(&many).unwrap_err()[0].contains("64 at most"));
+        assert!(parse("[policy]\nrules = [1]").unwrap_err()[0].contains("[[policy.rules]]"));
+    }
+
+    fn some_patterns() -> impl Strategy<Value = Vec<Pattern>> {
+        prop::collection::vec(
+            "[^/\\[*][^\\[*]{0,20}".prop_filter_map("a pattern", |text| Pattern::new(&text).ok()),
+            0..4,
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_rule_is_read_back_as_it_was(
+            name in "[a-z0-9._-]{1,63}",
+            namespaces in some_patterns(),
+            containers in some_patterns(),
+            cgroups in some_patterns(),
+            labels in prop::collection::btree_map(".{1,20}", some_patterns().prop_filter_map("one", |all| all.into_iter().next()), 0..3),
+            mode in prop::option::of(prop::sample::select(vec![Mode::Off, Mode::Observe, Mode::Enforce])),
+            truths in any::<(bool, Option<bool>)>(),
+        ) {
+            prop_assume!(name != Policy::DEFAULT);
+            let selectors = Selectors { namespaces, labels, containers, cgroups, runners: true };
+            let (cancel_after_oom, force_cancel) = (Some(truths.0), truths.1);
+            let rule = Rule { name, selectors, mode, method: None, cancel_after_oom, force_cancel };
+            let policy = Policy { rules: vec![rule], ..Policy::default() };
+            prop_assert_eq!(parse(&super::super::written(&policy)), Ok(policy));
+        }
+    }
+}
