@@ -72,6 +72,29 @@ pub(crate) fn memguard(profile: Profile) -> anyhow::Result<PathBuf> {
     binary("memguard", profile)
 }
 
+/// Compiles memguard so that it can be made to end itself at any step of the chain, for the lab.
+pub(crate) fn memguard_with_crash_points() -> anyhow::Result<PathBuf> {
+    let object = object()?;
+    let _step = ui::step("building memguard with crash points");
+    let mut command = cargo_build("memguard", "memguard", Profile::Quick);
+    process::run(command.args(["--features", "crash-points"]).env("MEMGUARD_EBPF_OBJECT", &object))?;
+    // Elsewhere, so that nobody takes it for the one without.
+    let folder = paths::lab();
+    std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+    let copy = std::path::absolute(folder.join("memguard-with-crash-points"))?;
+    let built = binary("memguard", Profile::Quick)?;
+    std::fs::copy(&built, &copy).with_context(|| format!("can't copy it to {}", copy.display()))?;
+    std::fs::remove_file(&built).with_context(|| format!("can't remove {}", built.display()))?;
+    Ok(copy)
+}
+
+/// Compiles what plays GitHub and Kubernetes in a guest.
+pub(crate) fn stubs() -> anyhow::Result<PathBuf> {
+    let _step = ui::step("building the lab's stubs");
+    process::run(&mut cargo_build("memguard-stubs", "lab-stubs", Profile::Quick))?;
+    binary("lab-stubs", Profile::Quick)
+}
+
 /// Compiles the benchmark of the hooks, with the eBPF object in it.
 pub(crate) fn bench() -> anyhow::Result<PathBuf> {
     let object = object()?;

@@ -69,7 +69,10 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
     parts.time("lab: what the verifier has to look at", || {
         lab::support::run(&lab::support::Args::checking(args.accel))
     })?;
-    parts.time("lab: kernels 6.1, 6.12, 6.18", || lab_subset(args.accel))
+    parts.time("lab: kernels 6.1, 6.12, 6.18", || lab_subset(args.accel))?;
+    parts.time("lab: the whole chain, with memguard killed on the way", || {
+        lab::chain::run(&lab::chain::Args::few(args.accel))
+    })
 }
 
 /// In a plain environment: what a contributor without root, nightly and bpf-linker runs.

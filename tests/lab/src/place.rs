@@ -13,7 +13,9 @@ fn number(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-fn uid(pod: &str) -> String {
+/// As in the pod's metadata.
+#[must_use]
+pub fn uid(pod: &str) -> String {
     let (a, b) = (number(pod), number(&format!("{pod}-2")));
     format!(
         "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
@@ -31,11 +33,17 @@ pub fn slice(pod: &str) -> PathBuf {
     Path::new(BURSTABLE).join(format!("kubepods-burstable-pod{}.slice", uid(pod).replace('-', "_")))
 }
 
+/// As in the pod's status.
+#[must_use]
+pub fn container_id(pod: &str, container: &str) -> String {
+    let [a, b, c, d] = [0, 1, 2, 3].map(|part| number(&format!("{pod}/{container}/{part}")));
+    format!("{a:016x}{b:016x}{c:016x}{d:016x}")
+}
+
 /// The scope of a container, in the slice of its pod.
 #[must_use]
 pub fn scope(pod: &str, container: &str) -> String {
-    let [a, b, c, d] = [0, 1, 2, 3].map(|part| number(&format!("{pod}/{container}/{part}")));
-    format!("cri-containerd-{a:016x}{b:016x}{c:016x}{d:016x}.scope")
+    format!("cri-containerd-{}.scope", container_id(pod, container))
 }
 
 /// The cgroup of a container by its full name, `pod/container`, below the mount point.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::Scenario;
+use crate::{
+    chain::{Round, Told},
+    scenario::Scenario,
+};
 
 /// How memguard takes part in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,13 @@ pub enum Job {
         /// Further arguments for `memguard run`.
         arguments: Vec<String>,
     },
+    /// Play rounds of the whole chain, one after the other.
+    Chain {
+        scenario: Box<Scenario>,
+        rounds: Vec<Round>,
+        /// The private key of a GitHub App, as PEM.
+        app_key: String,
+    },
     /// Run a command with memguard's binary as its first argument and pass its output on; for `doctor` and benchmarks.
     Command { argv: Vec<String> },
 }
@@ -96,6 +106,12 @@ pub enum Record {
     Recording { length: u64, crc32: u32, piece: String },
     /// What `memguard incidents --output json` says once memguard has ended.
     Incidents { list: String },
+    /// A round of the chain begins.
+    Round { round: Round },
+    /// What the program says that plays GitHub and Kubernetes.
+    Stubs { told: Told },
+    /// What is in the journal's store alone, once memguard has ended.
+    Stored { list: String },
     /// memguard or a command ended.
     Ended { code: Option<i32>, signal: Option<i32> },
     /// The guest is done. `error` says why it could not do what it was asked.

@@ -2,5 +2,6 @@
 //!
 //! Real counterparts check what these can't: that each request is one that GitHub's description and a real API server take.
 
+pub mod gate;
 pub mod github;
 pub mod kubernetes;

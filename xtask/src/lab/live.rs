@@ -36,6 +36,9 @@ impl Live {
             Record::Started { .. }
             | Record::Recording { .. }
             | Record::Incidents { .. }
+            | Record::Round { .. }
+            | Record::Stubs { .. }
+            | Record::Stored { .. }
             | Record::Ended { .. }
             | Record::End { .. } => {}
         }

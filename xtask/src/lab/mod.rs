@@ -1,6 +1,7 @@
 //! `cargo xtask lab`: real kernels in VMs, made to livelock, with and without memguard.
 
 pub(crate) mod accel;
+pub(crate) mod chain;
 mod command;
 mod document;
 mod ends;
@@ -45,6 +46,8 @@ enum Command {
     Ends(ends::Args),
     /// Run scenarios, and compare what memguard and other rules make of them: docs/detection.md.
     Matrix(matrix::Args),
+    /// Play the whole chain after a verdict, with memguard killed at its steps or what it depends on gone.
+    Chain(chain::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,6 +101,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Kernels(args) => support::run(&args),
         Command::Ends(args) => ends::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Chain(args) => chain::run(&args),
     }
 }
 

@@ -4,6 +4,8 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -17,6 +19,9 @@ use super::machine::{CGROUP, write};
 
 /// Where memguard runs.
 pub(super) const MEMGUARD: &str = "/sys/fs/cgroup/system.slice/memguard.service";
+
+/// How long the last process of a tree may take to be gone.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Paths of the containers, by `pod/container`.
 pub(super) struct Tree {
@@ -104,4 +109,31 @@ fn pass_on(path: &Path) -> anyhow::Result<()> {
 /// Where the cgroup of a container is, by `pod/container`.
 pub(crate) fn path(full_name: &str) -> Option<PathBuf> {
     Some(Path::new(place::ROOT).join(place::of(full_name)?))
+}
+
+/// Ends everything in the pods, and takes their tree away.
+pub(super) fn clear() -> anyhow::Result<()> {
+    let top = Path::new(CGROUP).join("kubepods.slice");
+    write(top.join("cgroup.kill"), "1")?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        super::children::reap();
+        match remove(&top) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).with_context(|| format!("can't remove {}", top.display()));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn remove(cgroup: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(cgroup)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove(&entry.path())?;
+        }
+    }
+    fs::remove_dir(cgroup)
 }

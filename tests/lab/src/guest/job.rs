@@ -1,5 +1,7 @@
 //! Running a job.
 
+mod chain;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -16,6 +18,7 @@ use memguard_lab::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
+pub(super) use self::chain::chain;
 use super::{
     cgroups::{self, Tree},
     children::{self, Exit},
@@ -83,19 +86,7 @@ pub(super) fn scenario(
             Some(start_memguard(port, mode, arguments)?)
         }
     };
-    let mut run = Run {
-        port,
-        scenario,
-        tree: &tree,
-        memguard,
-        workloads: BTreeMap::new(),
-        progress: BTreeMap::new(),
-        running: BTreeSet::new(),
-        at_limit: BTreeSet::new(),
-        dead: BTreeSet::new(),
-        memguard_ended: false,
-        outputs: channel(),
-    };
+    let mut run = Run::new(port, scenario, &tree, memguard);
     let outcome = run.play();
     run.stop_memguard();
     outcome
@@ -108,25 +99,30 @@ fn start_memguard(port: &Port, mode: MemguardMode, arguments: &[String]) -> anyh
     command
         .args(["run", "--log-format", "json", "--report-interval", "10", "--record", RECORDING])
         .args(mode.arguments())
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = children::spawn_in(cgroups::MEMGUARD.as_ref(), command)?;
-    let (sender, lines) = channel();
-    if let Some(err) = child.stderr.take() {
-        children::forward(err, sender, |line| line);
-    }
-    let memguard = Memguard { binary, pid: child.id(), lines };
-    let deadline = Instant::now() + MEMGUARD_PATIENCE;
-    loop {
-        let Ok(line) = memguard.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
-            bail!("memguard did not say that it has started within {} s", MEMGUARD_PATIENCE.as_secs());
-        };
-        let started = line.contains("\"kind\":\"started\"");
-        port.send(Record::Log { line });
-        if started {
-            return Ok(memguard);
+        .args(arguments);
+    Memguard::start(port, binary, command)
+}
+
+impl Memguard {
+    /// Starts it, and waits until it says so.
+    fn start(port: &Port, binary: PathBuf, mut command: Command) -> anyhow::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = children::spawn_in(cgroups::MEMGUARD.as_ref(), command)?;
+        let (sender, lines) = channel();
+        if let Some(err) = child.stderr.take() {
+            children::forward(err, sender, |line| line);
+        }
+        let memguard = Self { binary, pid: child.id(), lines };
+        let deadline = Instant::now() + MEMGUARD_PATIENCE;
+        loop {
+            let Ok(line) = memguard.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+                bail!("memguard did not say that it has started within {} s", MEMGUARD_PATIENCE.as_secs());
+            };
+            let started = line.contains("\"kind\":\"started\"");
+            port.send(Record::Log { line });
+            if started {
+                return Ok(memguard);
+            }
         }
     }
 }
@@ -147,7 +143,23 @@ struct Run<'a> {
     outputs: (Sender<Record>, Receiver<Record>),
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(port: &'a Port, scenario: &'a Scenario, tree: &'a Tree, memguard: Option<Memguard>) -> Self {
+        Self {
+            port,
+            scenario,
+            tree,
+            memguard,
+            workloads: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            running: BTreeSet::new(),
+            at_limit: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            memguard_ended: false,
+            outputs: channel(),
+        }
+    }
+
     fn play(&mut self) -> anyhow::Result<()> {
         self.port.send(Record::Step { what: format!("warming up for {} s", self.scenario.time.warm_up_s) });
         self.start_pauses()?;
@@ -298,7 +310,8 @@ impl Run<'_> {
         dead || finished
     }
 
-    fn stop_memguard(&mut self) {
+    /// Has memguard end, and passes on its last words.
+    fn end_memguard(&mut self) {
         let Some(memguard) = &self.memguard else { return };
         if !self.memguard_ended
             && let Some(pid) = Pid::from_raw(memguard.pid.cast_signed())
@@ -317,6 +330,11 @@ impl Run<'_> {
         while let Ok(line) = memguard.lines.recv_timeout(Duration::from_millis(500)) {
             self.port.send(Record::Log { line });
         }
+    }
+
+    fn stop_memguard(&mut self) {
+        self.end_memguard();
+        let Some(memguard) = &self.memguard else { return };
         // What it keeps has to be there now that it is gone.
         if let Ok(said) = Command::new(&memguard.binary).args(["incidents", "--output", "json"]).output() {
             self.port.send(Record::Incidents { list: String::from_utf8_lossy(&said.stdout).into_owned() });

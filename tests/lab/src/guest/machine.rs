@@ -2,13 +2,13 @@
 
 use std::{
     fs::{self, File},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use memguard_lab::scenario::{KernelSwitches, Vm};
 use rustix::{
     mount::{MountFlags, mount, mount_bind},
@@ -65,6 +65,54 @@ fn load_module(path: &Path) -> std::io::Result<()> {
     let flags = if path.extension().is_some_and(|extension| extension == "ko") { 0 } else { COMPRESSED };
     // SAFETY: the descriptor is open, and the parameters are an empty string.
     let result = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), flags) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Has the machine talk to itself: nobody else is there to do it.
+pub(super) fn loopback() -> anyhow::Result<()> {
+    // SAFETY: a plain socket, which nobody else has.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    ensure!(socket >= 0, "no socket: {}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor is open and ours.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: all zeroes are a valid value of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
+        *to = (*from).cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING)?;
+    // SAFETY: the request is initialised, and lives through the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    ensure!(result == 0, "can't bring up lo: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// A file system on which every write hangs, until this is dropped.
+pub(super) struct Frozen(File);
+
+impl Frozen {
+    pub(super) fn freeze(at: &Path) -> anyhow::Result<Self> {
+        let folder = File::open(at).with_context(|| format!("can't open {}", at.display()))?;
+        freezer(&folder, FIFREEZE).with_context(|| format!("can't freeze {}", at.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(error) = freezer(&self.0, FITHAW) {
+            println!("lab-guest: can't thaw a file system: {error}");
+        }
+    }
+}
+
+/// `FIFREEZE` and `FITHAW` of include/uapi/linux/fs.h.
+const FIFREEZE: libc::c_ulong = 0xc004_5877;
+const FITHAW: libc::c_ulong = 0xc004_5878;
+
+fn freezer(folder: &File, order: libc::c_ulong) -> std::io::Result<()> {
+    // SAFETY: the descriptor is open, and the argument is not used.
+    let result = unsafe { libc::ioctl(folder.as_raw_fd(), order, 0) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 

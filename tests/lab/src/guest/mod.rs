@@ -33,6 +33,7 @@ fn run() -> anyhow::Result<()> {
         port.send(Record::Boot { kernel: machine::kernel_release(), cpus: machine::cpus() });
         match job {
             Job::Scenario { scenario, memguard, arguments } => job::scenario(&port, &scenario, memguard, &arguments),
+            Job::Chain { scenario, rounds, app_key } => job::chain(&port, &scenario, &rounds, &app_key),
             Job::Command { argv } => job::command(&port, &argv),
         }
     })();
