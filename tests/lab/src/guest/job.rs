@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::{Command, Stdio},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -115,8 +115,12 @@ impl Memguard {
         let memguard = Self { binary, pid: child.id(), lines };
         let deadline = Instant::now() + MEMGUARD_PATIENCE;
         loop {
-            let Ok(line) = memguard.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
-                bail!("memguard did not say that it has started within {} s", MEMGUARD_PATIENCE.as_secs());
+            let line = match memguard.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => bail!("memguard ended before it said that it had started"),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("memguard did not say that it has started within {} s", MEMGUARD_PATIENCE.as_secs())
+                }
             };
             let started = line.contains("\"kind\":\"started\"");
             port.send(Record::Log { line });

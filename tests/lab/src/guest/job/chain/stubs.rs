@@ -120,7 +120,7 @@ fn kubeconfig() -> String {
 fn config(round: &Round) -> String {
     let (folder, force) = (FOLDER, round.is_stubborn());
     format!(
-        "[kubernetes]\ntimeout_s = 5\n\n[github]\nurl = \"http://127.0.0.1:{GITHUB_PORT}\"\napp_id = 7\n\
+        "[engine]\nprofile = \"fast\"\n\n[kubernetes]\ntimeout_s = 5\n\n[github]\nurl = \"http://127.0.0.1:{GITHUB_PORT}\"\napp_id = 7\n\
          installation_id = 8\nprivate_key_file = \"{folder}/{KEY}\"\ntimeout_s = 5\nforce_cancel = {force}\n\
          force_cancel_after_s = 10\n"
     )
