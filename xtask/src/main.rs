@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod deploy;
 mod fuzz;
 mod lab;
 mod lint;
@@ -34,6 +35,8 @@ enum Command {
     Run(run::Args),
     /// Check everything that has to hold before a change lands.
     Test(test::Args),
+    /// Make the plain manifests from the chart, and check both.
+    Deploy(deploy::Args),
     /// Check format and lints, and licences where cargo-deny is there.
     Lint,
     /// Measure what memguard costs.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
         Command::Lint => lint::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
