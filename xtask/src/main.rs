@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod deploy;
 mod fuzz;
+mod image;
 mod lab;
 mod lint;
 mod paths;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Args),
     /// Make the plain manifests from the chart, and check both.
     Deploy(deploy::Args),
+    /// Build the container image, without Docker.
+    Image(image::Args),
     /// Check format and lints, and licences where cargo-deny is there.
     Lint,
     /// Measure what memguard costs.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Deploy(args) => deploy::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Lint => lint::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),

@@ -15,6 +15,11 @@ pub(crate) struct Args {
     #[arg(long)]
     no_lab: bool,
 
+    /// The Kubernetes API too: kube-apiserver and etcd from the folder that `KUBEBUILDER_ASSETS` names
+    /// (docs/testing-kubernetes.md). Takes three minutes.
+    #[arg(long)]
+    kube: bool,
+
     /// How guests are run.
     #[arg(long, value_enum, default_value_t)]
     accel: accel::Choice,
@@ -56,11 +61,15 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
     parts.time("lints", || lint::clippy().and_then(|()| lint::deny()))?;
     parts.time("unit tests", unit_tests)?;
     parts.time("chart and manifests", crate::deploy::check)?;
+    if args.kube {
+        parts.time("Kubernetes API", kubernetes_api)?;
+    }
     parts.time("setup: what building needs", setup::for_building)?;
     parts.time("eBPF build", || crate::build::object().map(drop))?;
     if args.no_lab {
         return Ok(());
     }
+    parts.time("image", crate::image::check)?;
     parts.time("setup: QEMU, kernels, root disk", || {
         lab::check_machine()?;
         kernels::DEFAULT.iter().try_for_each(|line| kernels::ensure(line).map(drop))
@@ -74,7 +83,15 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
 /// In a plain environment: what a contributor without root, nightly and bpf-linker runs.
 fn unit_tests() -> anyhow::Result<()> {
     let _step = ui::step("unit tests");
-    process::run(process::cargo().args(["test", "--quiet", "--workspace"]).env_remove("MEMGUARD_EBPF_OBJECT"))
+    let mut command = process::cargo();
+    command.args(["test", "--quiet", "--workspace"]);
+    process::run(command.env_remove("MEMGUARD_EBPF_OBJECT").env_remove("KUBEBUILDER_ASSETS"))
+}
+
+/// Says so itself if there is no server to be had.
+fn kubernetes_api() -> anyhow::Result<()> {
+    let _step = ui::step("Kubernetes API");
+    process::run(process::cargo().args(["test", "--quiet", "--package", "memguard", "--test", "kube_api"]))
 }
 
 /// Two livelocks that are killed, one that the kernel's OOM killer ends, and three healthy workloads, one of which finds its

@@ -3,7 +3,7 @@
 pub(crate) mod accel;
 mod command;
 pub(crate) mod image;
-mod initramfs;
+pub(crate) mod initramfs;
 mod judge;
 pub(crate) mod kernels;
 mod live;
