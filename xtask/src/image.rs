@@ -29,6 +29,10 @@ pub(crate) struct Args {
     #[arg(long)]
     quick: bool,
 
+    /// Put this memguard in, and build none.
+    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
+    binary: Option<PathBuf>,
+
     /// What the image is called where it is imported.
     #[arg(long, value_name = "NAME:TAG", default_value = concat!("registry.example.com/memguard:", env!("CARGO_PKG_VERSION")))]
     name: String,
@@ -43,26 +47,29 @@ const MOUNT_POINTS: [&str; 8] =
     ["dev", "etc/memguard", "proc", "run/memguard", "sys", "sys/fs/cgroup", "tmp", "var/lib/memguard"];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    setup::for_building()?;
-    let profile = if args.quick { Profile::Quick } else { Profile::Release };
-    println!("{}", make(profile, &args.name)?.display());
+    let memguard = if let Some(binary) = &args.binary {
+        binary.clone()
+    } else {
+        setup::for_building()?;
+        build::memguard(if args.quick { Profile::Quick } else { Profile::Release })?
+    };
+    println!("{}", make(&memguard, &args.name)?.display());
     Ok(())
 }
 
 /// Makes an image for a try, for `cargo xtask test`.
 pub(crate) fn check() -> anyhow::Result<()> {
-    make(Profile::Quick, "localhost/memguard:test").map(drop)
+    make(&build::memguard(Profile::Quick)?, "localhost/memguard:test").map(drop)
 }
 
-fn make(profile: Profile, name: &str) -> anyhow::Result<PathBuf> {
-    let memguard = build::memguard(profile)?;
+fn make(memguard: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let _step = ui::step("image");
     let folder = paths::target().join("image");
     let root = folder.join("rootfs");
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("can't remove {}", root.display()))?;
     }
-    fill(&root, &memguard)?;
+    fill(&root, memguard)?;
     let entries = entries(&root)?;
     for entry in entries.iter().filter(|entry| entry.size > 0) {
         ui::say(format!("{:>9}  /{}", entry.size, entry.path.display()));
@@ -175,12 +182,13 @@ fn append(
     mode: u32,
     data: &[u8],
 ) -> std::io::Result<()> {
-    // Time, user and group are 0.
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_size(data.len() as u64);
     header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
     archive.append_data(&mut header, path, data)
 }
 
@@ -278,7 +286,7 @@ mod tests {
         fs::write(root.path().join("usr/bin/memguard"), "program").unwrap();
         let listed = entries(root.path()).unwrap();
         let layer = layer(root.path(), &listed).unwrap();
-        assert_eq!(files(&layer).keys().collect::<Vec<_>>(), ["usr/", "usr/bin/", "usr/bin/memguard"]);
+        assert_eq!(files(&layer).keys().collect::<Vec<_>>(), ["usr", "usr/bin", "usr/bin/memguard"]);
         let archive = oci_archive("example.com/memguard:1", &layer).unwrap();
         assert_eq!(archive, oci_archive("example.com/memguard:1", &layer).unwrap());
         let files = files(&archive);
