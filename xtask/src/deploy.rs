@@ -194,6 +194,11 @@ fn beside_memguard(memguard: &PathBuf, rendered: &Rendered) -> anyhow::Result<Ve
     fs::write(&path, file)?;
     let checked = process::output(Command::new(memguard).args(["config", "check"]).arg(&path));
     problems.extend(checked.err().map(|error| format!("{error:#}")));
+    let container = of_kind("DaemonSet").map(|set| &set["spec"]["template"]["spec"]["containers"][0]);
+    let arguments = container.filter_map(|container| container["args"].as_array()).flatten().filter_map(Value::as_str);
+    // Help is given only if everything in front of it is understood.
+    let understood = process::output(Command::new(memguard).args(arguments).arg("--help"));
+    problems.extend(understood.err().map(|error| format!("{error:#}")));
     Ok(problems)
 }
 
