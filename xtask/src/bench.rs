@@ -56,7 +56,7 @@ fn engine() -> anyhow::Result<()> {
 
 fn hooks(kernel: &str, no_vm: bool, accel: accel::Choice) -> anyhow::Result<()> {
     let line = kernels::line(kernel)?;
-    setup::for_building()?;
+    setup::ensure(setup::Part::Building)?;
     let bench = build::bench()?;
     let memguard = build::memguard(Profile::Release)?;
     println!("{}", host(&bench, &memguard)?);

@@ -35,7 +35,7 @@ impl Profile {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    setup::for_building()?;
+    setup::ensure(setup::Part::Building)?;
     let profile = if args.release { Profile::Release } else { Profile::Quick };
     println!("{}", memguard(profile)?.display());
     Ok(())

@@ -2,7 +2,9 @@
 
 mod bench;
 mod build;
+mod deploy;
 mod fuzz;
+mod image;
 mod lab;
 mod lint;
 mod paths;
@@ -35,6 +37,10 @@ enum Command {
     Run(run::Args),
     /// Check everything that has to hold before a change lands.
     Test(test::Args),
+    /// Make the plain manifests from the chart, and check both.
+    Deploy(deploy::Args),
+    /// Build the container image, without Docker.
+    Image(image::Args),
     /// Check format and lints, and licences where cargo-deny is there.
     Lint,
     /// Measure what memguard costs.
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Lint => lint::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),

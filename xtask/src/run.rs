@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         kernels::line(line)?;
         return in_vm(line, args);
     }
-    setup::for_building()?;
+    setup::ensure(setup::Part::Building)?;
     let memguard = build::memguard(Profile::Quick)?;
     match (obstacle(&memguard)?, args.host) {
         (None, _) => on_host(&memguard, &args.arguments),

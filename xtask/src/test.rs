@@ -6,14 +6,21 @@ use memguard_lab::MemguardMode;
 
 use crate::{
     lab::{self, Options, Planned, accel, kernels},
-    lint, prism, process, setup, ui,
+    lint, prism, process,
+    setup::{self, Part},
+    ui,
 };
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the VMs: format, lints, unit tests, requests against GitHub's description and the eBPF build only.
+    /// Leave out the VMs: format, lints, unit tests, requests against GitHub's description, chart and the eBPF build only.
     #[arg(long)]
     no_lab: bool,
+
+    /// The Kubernetes API too: kube-apiserver and etcd from the folder that `KUBEBUILDER_ASSETS` names
+    /// (docs/testing-kubernetes.md). Takes three minutes.
+    #[arg(long)]
+    kube: bool,
 
     /// How guests are run.
     #[arg(long, value_enum, default_value_t)]
@@ -55,13 +62,18 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
     parts.time("format", lint::format)?;
     parts.time("lints", || lint::clippy().and_then(|()| lint::deny()))?;
     parts.time("unit tests", unit_tests)?;
-    parts.time("setup: GitHub's own description", setup::for_description)?;
+    parts.time("setup: GitHub's own description", || setup::ensure(Part::Description))?;
     parts.time("GitHub's own description", prism::test)?;
-    parts.time("setup: what building needs", setup::for_building)?;
+    parts.time("chart and manifests", crate::deploy::check)?;
+    if args.kube {
+        parts.time("Kubernetes API", kubernetes_api)?;
+    }
+    parts.time("setup: what building needs", || setup::ensure(Part::Building))?;
     parts.time("eBPF build", || crate::build::object().map(drop))?;
     if args.no_lab {
         return Ok(());
     }
+    parts.time("image", crate::image::check)?;
     parts.time("setup: QEMU, kernels, root disk", || {
         lab::check_machine()?;
         kernels::DEFAULT.iter().try_for_each(|line| kernels::ensure(line).map(drop))
@@ -78,7 +90,15 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
 /// In a plain environment: what a contributor without root, nightly and bpf-linker runs.
 fn unit_tests() -> anyhow::Result<()> {
     let _step = ui::step("unit tests");
-    process::run(process::cargo().args(["test", "--quiet", "--workspace"]).env_remove("MEMGUARD_EBPF_OBJECT"))
+    let mut command = process::cargo();
+    command.args(["test", "--quiet", "--workspace"]);
+    process::run(command.env_remove("MEMGUARD_EBPF_OBJECT").env_remove("KUBEBUILDER_ASSETS"))
+}
+
+/// Says so itself if there is no server to be had.
+fn kubernetes_api() -> anyhow::Result<()> {
+    let _step = ui::step("Kubernetes API");
+    process::run(process::cargo().args(["test", "--quiet", "--package", "memguard", "--test", "kube_api"]))
 }
 
 /// Two livelocks that are killed, one that the kernel's OOM killer ends, and three healthy workloads, one of which finds its

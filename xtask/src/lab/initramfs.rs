@@ -127,7 +127,7 @@ pub(crate) fn write(path: &Path, contents: &Contents<'_>) -> anyhow::Result<()> 
 }
 
 /// The shared libraries that a program is loaded with, and its loader, by their absolute paths.
-fn shared_libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn shared_libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
     // ldd fails for what is linked statically.
     let Ok(told) = process::output(Command::new("ldd").arg(program)) else { return Ok(Vec::new()) };
     if let Some(line) = told.lines().find(|line| line.contains("not found")) {

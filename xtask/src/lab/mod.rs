@@ -6,7 +6,7 @@ mod command;
 mod document;
 mod ends;
 pub(crate) mod image;
-mod initramfs;
+pub(crate) mod initramfs;
 mod judge;
 pub(crate) mod kernels;
 mod live;
@@ -155,7 +155,7 @@ pub(crate) fn check_machine() -> anyhow::Result<()> {
     if !cfg!(target_arch = "x86_64") {
         bail!("the lab runs on x86-64 machines only so far, and this is {}", std::env::consts::ARCH);
     }
-    setup::for_lab()?;
+    setup::ensure(setup::Part::Lab)?;
     process::find("ldd").context("the lab needs ldd, of the package libc-bin")?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod apt;
 pub(crate) mod archive;
+pub(crate) mod chart;
 pub(crate) mod toolchain;
 
 use anyhow::{Context as _, bail};
@@ -22,9 +23,23 @@ pub(crate) struct Args {
     check: bool,
 }
 
+/// What it is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Building,
+    /// Requests held against GitHub's own description.
+    Description,
+    /// The chart held against Helm and the schemas of Kubernetes.
+    Chart,
+    Lab,
+    /// Fetched one by one, as they are asked for.
+    Kernels,
+}
+
 /// One thing that is needed.
 struct Need {
     name: &'static str,
+    part: Part,
     /// What for, so that a reader can do without it.
     purpose: &'static str,
     check: fn() -> anyhow::Result<State>,
@@ -42,58 +57,68 @@ enum State {
 const NEEDS: &[Need] = &[
     Need {
         name: "eBPF toolchain",
+        part: Part::Building,
         purpose: "builds the eBPF object",
         check: || toolchain::check(),
         install: toolchain::install,
     },
     Need {
         name: "bpf-linker",
+        part: Part::Building,
         purpose: "links the eBPF object",
         check: linker_check,
         install: toolchain::install_linker,
     },
-    Need { name: "QEMU", purpose: "boots the lab's kernels", check: qemu_check, install: qemu::install },
+    Need {
+        name: "QEMU",
+        part: Part::Lab,
+        purpose: "boots the lab's kernels",
+        check: qemu_check,
+        install: qemu::install,
+    },
     Need {
         name: "mke2fs",
+        part: Part::Lab,
         purpose: "makes the lab's root disk",
         check: || Ok(program_check("mke2fs", "e2fsprogs")),
         install: || apt::install(&["e2fsprogs".to_owned()]),
     },
     Need {
         name: "kernels",
+        part: Part::Kernels,
         purpose: "are what the lab boots",
         check: kernels_check,
         install: || kernels::DEFAULT.iter().try_for_each(|line| kernels::ensure(line).map(drop)),
     },
     Need {
         name: "root disk",
+        part: Part::Lab,
         purpose: "is what the lab's guests run from",
         check: image_check,
         install: || image::ensure().map(drop),
     },
     Need {
         name: "node",
+        part: Part::Description,
         purpose: "runs Prism",
         check: || Ok(program_check("node", "nodejs")),
         install: || apt::install(&["nodejs".to_owned()]),
     },
     Need {
-        name: "npm",
-        purpose: "fetches Prism",
-        check: || Ok(program_check("npm", "npm")),
-        install: || apt::install(&["npm".to_owned()]),
-    },
-    Need {
         name: "Prism",
+        part: Part::Description,
         purpose: "holds memguard's requests against GitHub's own description",
         check: prism_check,
-        install: prism::install,
+        install: install_prism,
+    },
+    Need {
+        name: "Helm and schemas",
+        part: Part::Chart,
+        purpose: "check the chart",
+        check: || chart::check(),
+        install: chart::install,
     },
 ];
-
-/// Names of the needs that building takes, and of those for requests to GitHub; the rest is for the lab.
-const FOR_BUILDING: &[&str] = &["eBPF toolchain", "bpf-linker"];
-const FOR_DESCRIPTION: &[&str] = &["node", "npm", "Prism"];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.check {
@@ -119,20 +144,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs what building memguard needs and is missing.
-pub(crate) fn for_building() -> anyhow::Result<()> {
-    install(NEEDS.iter().filter(|need| FOR_BUILDING.contains(&need.name)))
-}
-
-/// Installs what the lab needs and is missing, but for kernels, which are fetched as they are asked for.
-pub(crate) fn for_lab() -> anyhow::Result<()> {
-    install(NEEDS.iter().filter(|need| need.name != "kernels" && !FOR_DESCRIPTION.contains(&need.name)))
-}
-
-/// Installs what it takes to hold requests against GitHub's description. With that there, npm is not needed any more.
-pub(crate) fn for_description() -> anyhow::Result<()> {
-    let there = prism::cached()?.is_some();
-    install(NEEDS.iter().filter(|need| FOR_DESCRIPTION.contains(&need.name) && !(there && need.name == "npm")))
+/// Installs what a part needs and is missing; the lab needs what building needs, too.
+pub(crate) fn ensure(part: Part) -> anyhow::Result<()> {
+    let of = |need: &&Need| need.part == part || (part == Part::Lab && need.part == Part::Building);
+    install(NEEDS.iter().filter(of))
 }
 
 fn install<'n>(needs: impl Iterator<Item = &'n Need>) -> anyhow::Result<()> {
@@ -173,6 +188,14 @@ fn linker_check() -> anyhow::Result<State> {
         Some(path) => State::Ready(format!("{} for LLVM {}", path.display(), toolchain.llvm)),
         None => State::Missing { remedy: toolchain.linker_remedy() },
     })
+}
+
+/// npm is needed for that alone, and not any more once it is there.
+fn install_prism() -> anyhow::Result<()> {
+    if process::find("npm").is_none() {
+        apt::install(&["npm".to_owned()])?;
+    }
+    prism::install()
 }
 
 fn prism_check() -> anyhow::Result<State> {
