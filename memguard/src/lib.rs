@@ -14,6 +14,7 @@ pub mod fuzzing;
 pub mod journal;
 pub mod kernel;
 pub mod kubernetes;
+pub mod metrics;
 pub mod protect;
 pub mod remote;
 pub mod respond;

@@ -3,6 +3,7 @@
 
 mod activity;
 mod poll;
+mod present;
 mod reload;
 mod respond;
 mod takeover;
@@ -28,6 +29,7 @@ use crate::{
     engine::{Engine, Observation, Settings, State, UnitId},
     journal::{Journal, boot_id},
     kernel::{Coverage, Level, Plan},
+    metrics::{Metrics, Question, Questions},
     protect,
     remote::Remote,
     respond::{Actions, Budget, Mode, Policy, Suspects},
@@ -112,6 +114,10 @@ pub struct Agent<A> {
     wake_ups: u64,
     /// Units turned away because there were too many.
     turned_away: u64,
+    /// Pages that came back to watched cgroups, by their files.
+    refaults: u64,
+    metrics: Metrics,
+    questions: Option<Questions>,
     summary: Summary,
 }
 
@@ -166,6 +172,9 @@ impl<A: Actions> Agent<A> {
             records: 0,
             wake_ups: 0,
             turned_away: 0,
+            refaults: 0,
+            metrics: Metrics::default(),
+            questions: None,
         }
     }
 
@@ -217,6 +226,9 @@ impl<A: Actions> Agent<A> {
                     Ok(outcome) => self.finished(outcome),
                     Err(error) => tracing::error!(%error, "an action was lost"),
                 },
+                question = asked(&mut self.questions) => {
+                    let _ = question.send(self.present(ring.as_ref()));
+                }
                 () = tick(&mut looking) => self.reload(false),
                 _ = hang_up.recv() => self.reload(true),
                 () = until(deadline) => break,
@@ -304,6 +316,7 @@ impl<A: Actions> Agent<A> {
             });
             match unit.sample(now, tracer.as_ref()) {
                 Ok(sample) => {
+                    self.refaults += unit.refaults;
                     let recorded = self.recorder.is_some().then(|| sample.clone());
                     let observation = self.engine.observe(id, sample);
                     if let (Some(recorder), Some(sample)) = (&mut self.recorder, recorded) {
@@ -385,6 +398,9 @@ impl<A: Actions> Agent<A> {
         let Some(unit) = self.units.get_mut(&id) else { return };
         if let Some(latest) = &mut unit.latest {
             latest.signals.clone_from(&signals);
+        }
+        if let Some(signals) = &signals {
+            self.metrics.looked(signals);
         }
         if state != before {
             let quiet = state.max(before) <= State::Pressed
@@ -472,6 +488,13 @@ async fn tick(ticking: &mut Option<Interval>) {
         Some(ticks) => {
             ticks.tick().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+async fn asked(questions: &mut Option<Questions>) -> Question {
+    match questions {
+        Some(questions) => questions.next().await,
         None => std::future::pending().await,
     }
 }

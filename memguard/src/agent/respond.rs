@@ -106,7 +106,7 @@ impl<A: Actions> Agent<A> {
                 // Before the last look, because the disk may take its moment.
                 if self.config.mode == Mode::Enforce {
                     crash::point("journal-before");
-                    self.journal.before(&record);
+                    self.metrics.kept(self.journal.before(&record));
                     crash::point("journal-kept");
                 }
                 let thresholds = &self.config.engine.thresholds;
