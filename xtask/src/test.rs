@@ -11,7 +11,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the VMs: format, lints, unit tests and the eBPF build only.
+    /// Leave out the VMs: format, lints, unit tests, monitoring and the eBPF build only.
     #[arg(long)]
     no_lab: bool,
 
@@ -55,6 +55,7 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
     parts.time("format", lint::format)?;
     parts.time("lints", || lint::clippy().and_then(|()| lint::deny()))?;
     parts.time("unit tests", unit_tests)?;
+    parts.time("metrics, alerts, dashboard", crate::monitoring::run)?;
     parts.time("setup: what building needs", setup::for_building)?;
     parts.time("eBPF build", || crate::build::object().map(drop))?;
     if args.no_lab {

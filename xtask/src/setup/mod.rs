@@ -2,6 +2,7 @@
 
 mod apt;
 pub(crate) mod archive;
+pub(crate) mod prometheus;
 pub(crate) mod toolchain;
 
 use anyhow::{Context as _, bail};
@@ -71,10 +72,17 @@ const NEEDS: &[Need] = &[
         check: image_check,
         install: || image::ensure().map(drop),
     },
+    Need {
+        name: "Prometheus",
+        purpose: "checks metrics, alerts and the dashboard",
+        check: || prometheus::check(),
+        install: prometheus::install,
+    },
 ];
 
 /// Names of the needs that building takes; the rest is for the lab.
 const FOR_BUILDING: &[&str] = &["eBPF toolchain", "bpf-linker"];
+const FOR_MONITORING: &[&str] = &["Prometheus"];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.check {
@@ -105,9 +113,14 @@ pub(crate) fn for_building() -> anyhow::Result<()> {
     install(NEEDS.iter().filter(|need| FOR_BUILDING.contains(&need.name)))
 }
 
+/// Installs what checking metrics, alerts and the dashboard needs and is missing.
+pub(crate) fn for_monitoring() -> anyhow::Result<()> {
+    install(NEEDS.iter().filter(|need| FOR_MONITORING.contains(&need.name)))
+}
+
 /// Installs what the lab needs and is missing, but for kernels, which are fetched as they are asked for.
 pub(crate) fn for_lab() -> anyhow::Result<()> {
-    install(NEEDS.iter().filter(|need| need.name != "kernels"))
+    install(NEEDS.iter().filter(|need| need.name != "kernels" && !FOR_MONITORING.contains(&need.name)))
 }
 
 fn install<'n>(needs: impl Iterator<Item = &'n Need>) -> anyhow::Result<()> {
