@@ -16,6 +16,7 @@ pub mod github;
 pub mod journal;
 pub mod kernel;
 pub mod kubernetes;
+pub mod metrics;
 pub mod protect;
 pub mod remote;
 pub mod respond;

@@ -7,6 +7,7 @@ mod fuzz;
 mod image;
 mod lab;
 mod lint;
+mod monitoring;
 mod paths;
 mod prism;
 mod process;
@@ -47,6 +48,8 @@ enum Command {
     Bench(bench::Args),
     /// Feed arbitrary input to every parser and to the engine.
     Fuzz(fuzz::Args),
+    /// Check metrics, alerts and the dashboard with a real Prometheus.
+    Monitoring,
     /// Boot kernels in VMs and make them livelock.
     Lab(lab::Args),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Monitoring => monitoring::run(),
         Command::Lab(args) => lab::run(args),
     });
     match result {

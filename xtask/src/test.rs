@@ -13,7 +13,8 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the VMs: format, lints, unit tests, requests against GitHub's description, chart and the eBPF build only.
+    /// Leave out the VMs: format, lints, unit tests, requests against GitHub's description, chart, monitoring and the eBPF
+    /// build only.
     #[arg(long)]
     no_lab: bool,
 
@@ -68,6 +69,7 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
     if args.kube {
         parts.time("Kubernetes API", kubernetes_api)?;
     }
+    parts.time("metrics, alerts, dashboard", crate::monitoring::run)?;
     parts.time("setup: what building needs", || setup::ensure(Part::Building))?;
     parts.time("eBPF build", || crate::build::object().map(drop))?;
     if args.no_lab {

@@ -7,6 +7,7 @@ use std::{
 
 use memguard_common::{Counters, record::Snapshot};
 
+use super::present::Sums;
 use crate::{
     cgroup::Tree,
     engine::{ReclaimSample, StallSample, TracerSample, UnitId},
@@ -19,6 +20,8 @@ pub(super) struct Activity {
     cgroups: HashMap<u64, Seen>,
     /// Counters of cgroups that are gone, by the unit above them: a sum over a subtree must not shrink.
     retired: HashMap<UnitId, Counters>,
+    /// Of all cgroups, since memguard began.
+    pub(super) totals: Sums,
 }
 
 #[derive(Debug)]
@@ -48,6 +51,7 @@ impl Activity {
             fresh: false,
         });
         seen.fresh = true;
+        self.totals.add(&seen.counters, &snapshot.counters);
         seen.counters = snapshot.counters;
         seen.limit_owner = (snapshot.limit_owner != 0).then_some(snapshot.limit_owner);
     }

@@ -3,6 +3,7 @@
 
 mod activity;
 mod poll;
+mod present;
 mod reload;
 mod respond;
 mod states;
@@ -31,6 +32,7 @@ use crate::{
     journal::{Journal, boot_id},
     kernel::{Coverage, Level, Plan},
     kubernetes::Pods,
+    metrics::{Metrics, Question, Questions},
     protect,
     remote::Remote,
     respond::{Actions, Ledger, OwnPod, Policy, Suspects},
@@ -116,6 +118,10 @@ pub struct Agent<A> {
     wake_ups: u64,
     /// Units turned away because there were too many.
     turned_away: u64,
+    /// Pages that came back to watched cgroups, by their files.
+    refaults: u64,
+    metrics: Metrics,
+    questions: Option<Questions>,
     summary: Summary,
 }
 
@@ -173,6 +179,9 @@ impl<A: Actions> Agent<A> {
             records: 0,
             wake_ups: 0,
             turned_away: 0,
+            refaults: 0,
+            metrics: Metrics::default(),
+            questions: None,
         }
     }
 
@@ -237,6 +246,9 @@ impl<A: Actions> Agent<A> {
                     Ok(outcome) => self.finished(outcome),
                     Err(error) => tracing::error!(%error, "an action was lost"),
                 },
+                question = asked(&mut self.questions) => {
+                    let _ = question.send(self.present(ring.as_ref()));
+                }
                 () = tick(&mut looking) => self.reload(false),
                 _ = hang_up.recv() => self.reload(true),
                 () = until(deadline) => break,
@@ -324,6 +336,7 @@ impl<A: Actions> Agent<A> {
             });
             match unit.sample(now, tracer.as_ref()) {
                 Ok(sample) => {
+                    self.refaults += unit.refaults;
                     let recorded = self.recorder.is_some().then(|| sample.clone());
                     let observation = self.engine.observe(id, sample);
                     if let (Some(recorder), Some(sample)) = (&mut self.recorder, recorded) {
@@ -454,6 +467,13 @@ async fn tick(ticking: &mut Option<Interval>) {
         Some(ticks) => {
             ticks.tick().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+async fn asked(questions: &mut Option<Questions>) -> Question {
+    match questions {
+        Some(questions) => questions.next().await,
         None => std::future::pending().await,
     }
 }

@@ -52,8 +52,14 @@ impl<A: Actions> Agent<A> {
         };
         match (reload.0)(asked) {
             Ok(None) => {}
-            Ok(Some(new)) => self.put_in_force(new),
-            Err(error) => tracing::error!("the configuration of before stays in force: {error:#}"),
+            Ok(Some(new)) => {
+                self.metrics.reloaded(true);
+                self.put_in_force(new);
+            }
+            Err(error) => {
+                self.metrics.reloaded(false);
+                tracing::error!("the configuration of before stays in force: {error:#}");
+            }
         }
     }
 

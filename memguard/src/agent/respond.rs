@@ -128,7 +128,7 @@ impl<A: Actions> Agent<A> {
                 // Before the last look, because the disk may take its moment.
                 if mode == Mode::Enforce {
                     crash::point("journal-before");
-                    self.journal.before(&record);
+                    self.metrics.kept(self.journal.before(&record));
                     crash::point("journal-kept");
                 }
                 let thresholds = &self.config.engine.thresholds;

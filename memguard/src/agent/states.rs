@@ -19,6 +19,9 @@ impl<A: Actions> Agent<A> {
         if let Some(latest) = &mut unit.latest {
             latest.signals.clone_from(&signals);
         }
+        if let Some(signals) = &signals {
+            self.metrics.looked(signals);
+        }
         if state != before {
             let quiet = state.max(before) <= State::Pressed
                 && unit.last_told.is_some_and(|last| now.saturating_sub(last) < TOLD_AT_MOST_EVERY);

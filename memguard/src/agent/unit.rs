@@ -27,6 +27,8 @@ pub(super) struct Unit {
     /// When a change between calm and pressed was last told.
     pub(super) last_told: Option<Duration>,
     pub(super) latest: Option<Latest>,
+    /// Pages that came back between the last two looks.
+    pub(super) refaults: u64,
     histogram: RefaultHistogram,
     cycle_ns_log2: Option<[u64; CYCLE_BUCKETS]>,
 }
@@ -52,6 +54,7 @@ impl Unit {
             kill_under_way: false,
             last_told: None,
             latest: None,
+            refaults: 0,
             histogram: RefaultHistogram::default(),
             cycle_ns_log2: None,
         })
@@ -72,6 +75,7 @@ impl Unit {
         if let Some(before) = &self.latest {
             let pages = memory.refaults.saturating_sub(before.memory.refaults);
             self.histogram.add(at.saturating_sub(before.at), pages);
+            self.refaults = pages;
         }
         self.cycle_ns_log2 = tracer.map(|(_, counters)| counters.cycle_ns_log2);
         let tracer = tracer.map(|(sample, _)| *sample);

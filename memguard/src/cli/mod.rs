@@ -90,10 +90,13 @@ mod tests {
             &["memguard", "run", "--max-cgroups", "0"],
             &["memguard", "run", "--protect", "a[b"],
             &["memguard", "run", "--duration", "x"],
+            &["memguard", "run", "--metrics-listen", "9619"],
+            &["memguard", "run", "--metrics-listen", "localhost:9619"],
         ] {
             let error = Cli::try_parse_from(arguments).unwrap_err().to_string();
             assert!(error.contains(arguments[2]), "{arguments:?}: {error}");
         }
+        Cli::try_parse_from(["memguard", "run", "--metrics-listen", "[::]:9619"]).unwrap();
         Cli::try_parse_from(["memguard", "run", "--mode", "enforce", "--hold", "20", "--protect", "x/**"]).unwrap();
     }
 }

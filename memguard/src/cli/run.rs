@@ -1,6 +1,7 @@
 //! `memguard run`.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -18,9 +19,10 @@ use crate::{
     engine::Settings,
     journal::{Journal, Opened},
     kernel::{Facts, Level, Plan},
+    metrics::{self, About, Metrics, Served},
     protect,
     respond::{KernelActions, Method, Mode, Notes, OwnPod, Restored},
-    telemetry::{Event, LogFormat, Started, emit, escaped, init, shown},
+    telemetry::{Event, LogFormat, Started, emit, escaped, init, shown, tell_also},
     trace::{Recorder, Start, Writer},
     tracer::{self, Limits, Ring, Tracer, embedded_object},
 };
@@ -71,6 +73,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub(super) protect: Vec<Pattern>,
 
+    /// Serve /metrics, /healthz and /readyz there, without encryption: `127.0.0.1:9619`, `0.0.0.0:9619`, `[::]:9619`. What
+    /// they tell names no pod [default: not at all].
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    metrics_listen: Option<SocketAddr>,
+
     /// Write down all that the engine sees, for `memguard replay`; a recording that is there is continued.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -110,6 +117,10 @@ pub(super) fn seconds_between(least: u32, most: u32) -> impl Fn(&str) -> Result<
             Err(format!("expected {least} to {most} seconds"))
         }
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an IP address and a port: 0.0.0.0:9619, or [::]:9619".to_owned())
 }
 
 fn pattern(text: &str) -> Result<Pattern, String> {
@@ -165,18 +176,25 @@ pub(super) fn record(args: RecordArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let began = std::time::Instant::now();
+    let (began, started) = (std::time::Instant::now(), SystemTime::now());
     let root = CgroupRoot::new(&args.cgroup_root);
     if let Some(obstacle) = root.facts().obstacle() {
         bail!("{obstacle}");
     }
     let InForce { engine, policy } = reload::in_force(args, root.facts().kill)?;
-    let _log = init(args.log_format, true);
+    let log = init(args.log_format, true);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .context("can't start the async runtime")?;
+    // An address that is taken is told before anything is touched. Nobody is answered before there is something to tell.
+    let listener = args.metrics_listen.map(metrics::listen).transpose()?;
+    let metrics = Metrics::default();
+    if listener.is_some() {
+        let metrics = metrics.clone();
+        tell_also(move |event| metrics.observe(event));
+    }
     // Before anything is touched: with another memguard at work this one ends here.
     let opened = if args.record_only {
         Opened { journal: Journal::none(), incidents: Vec::new() }
@@ -235,6 +253,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(path) => Some(recorder(path, &facts.kernel.release, &plan, &config.engine)?),
         None => None,
     };
+    let (server, questions) = match listener {
+        Some(listener) => {
+            let (asker, questions) = metrics::questions();
+            let about = About { kernel: facts.kernel.clone(), plan: plan.clone(), memory_locked };
+            let served = Served { metrics: metrics.clone(), about, asker, started, lost_lines: log.lost() };
+            (Some(listener.serve(served)?), Some(questions))
+        }
+        None => (None, None),
+    };
     let own = own.as_deref();
     let (tracer, ring) = tracer.unzip();
     let summary = runtime.block_on(async {
@@ -242,11 +269,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .running_in(OwnPod::told(|name| std::env::var(name).ok()))
             .recorded_by(recorder)
             .reaching(remote)
+            .measured_by(metrics, questions)
             .continuing(incidents)
             .reloading(reload::reload(args, root.facts().kill))
             .run(ring)
             .await
     });
+    drop(server);
     summary.context("can't listen for signals")?;
     Ok(ExitCode::SUCCESS)
 }

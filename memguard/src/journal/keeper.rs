@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     copies::Copies,
+    disk::{Disk, Word},
     incident::Incident,
     store::{Opener, Store, StoreError, opener},
 };
@@ -69,6 +70,7 @@ pub struct Journal {
     pen: Pen,
     /// The disk did not answer in time: nobody waits for it until it has.
     late: Option<Receiver<()>>,
+    word: Option<Word>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,9 +84,11 @@ impl Journal {
     fn open_with(opener: Opener, copies: Copies) -> Result<Opened, JournalError> {
         let (orders, inbox) = mpsc::sync_channel(MOST_WAITING);
         let (tell, outcome) = mpsc::sync_channel(1);
+        let word = Word::new();
+        let says = word.clone();
         let thread = thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || keep(opener, &inbox, &tell))
+            .spawn(move || keep(opener, &inbox, &tell, &says))
             .map_err(JournalError::Thread)?;
         let at_hand = copies.all();
         let stored = match outcome.recv_timeout(OPEN_PATIENCE) {
@@ -100,7 +104,7 @@ impl Journal {
             }
         };
         let pen = Pen { copies: Some(copies), orders: Some(orders) };
-        let journal = Self { pen, late: None, thread: Some(thread) };
+        let journal = Self { pen, late: None, word: Some(word), thread: Some(thread) };
         // A copy is never older than what is on the disk, which may have hung or been full.
         for copy in at_hand.iter().filter(|copy| !stored.contains(copy)) {
             journal.pen.send(Order { incident: Box::new(copy.clone()), done: None });
@@ -115,7 +119,13 @@ impl Journal {
     /// Keeps nothing: for who only looks on.
     #[must_use]
     pub const fn none() -> Self {
-        Self { pen: Pen { copies: None, orders: None }, late: None, thread: None }
+        Self { pen: Pen { copies: None, orders: None }, late: None, word: None, thread: None }
+    }
+
+    /// How the disk does.
+    #[must_use]
+    pub fn disk(&self) -> Disk {
+        self.word.as_ref().map(|word| word.disk(Instant::now())).unwrap_or_default()
     }
 
     /// Keeps an incident before something is done, and waits a moment for the disk.
@@ -209,8 +219,9 @@ impl Pen {
 }
 
 /// The thread: writes what comes, as much at once as is there, and tries again what could not be written.
-fn keep(opener: Opener, inbox: &Receiver<Order>, tell: &SyncSender<Result<Vec<Incident>, StoreError>>) {
+fn keep(opener: Opener, inbox: &Receiver<Order>, tell: &SyncSender<Result<Vec<Incident>, StoreError>>, says: &Word) {
     let store = Store::open(opener).and_then(|store| store.all().map(|all| (store, all)));
+    says.ended(store.is_ok());
     let mut store = match store {
         Ok((store, all)) => {
             let _ = tell.send(Ok(all));
@@ -235,7 +246,10 @@ fn keep(opener: Opener, inbox: &Receiver<Order>, tell: &SyncSender<Result<Vec<In
         latest_only(&mut pending);
         if !pending.is_empty() {
             let incidents: Vec<_> = pending.iter().map(|order| (*order.incident).clone()).collect();
-            match store.put(&incidents) {
+            says.begins();
+            let put = store.put(&incidents);
+            says.ended(put.is_ok());
+            match put {
                 Ok(()) => {
                     if failing {
                         tracing::info!("the journal can be written again");
@@ -379,6 +393,7 @@ mod tests {
         disk.set(HANGS);
         assert_eq!(journal.before(&example("mg-1-1", 1)), Kept::InRunFolder);
         assert!(journal.late.is_some());
+        assert_eq!(journal.disk(), super::Disk::Works, "for now");
         assert_eq!(journal.before(&example("mg-2-1", 2)), Kept::InRunFolder);
         disk.set(WELL);
         assert!(journal.close(Duration::from_secs(10)));
@@ -408,7 +423,12 @@ mod tests {
         let mut journal = Journal::open_with(disk.opener(), Copies::below(dir.path())).unwrap().journal;
         journal.before(&example("mg-1-1", 1));
         disk.set(FULL);
+        assert_eq!(journal.disk(), super::Disk::Works);
         assert_eq!(journal.before(&example("mg-2-1", 2)), Kept::InRunFolder);
+        while journal.disk() == super::Disk::Works {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(journal.disk(), super::Disk::Fails);
         disk.set(WELL);
         journal.after(&done("mg-2-1", 2));
         assert!(journal.close(Duration::from_secs(10)));
@@ -422,6 +442,7 @@ mod tests {
         let blocked = dir.path().join("file/state");
         let mut journal = Journal::open(&blocked, dir.path()).unwrap().journal;
         assert_eq!(journal.before(&example("mg-1-1", 1)), Kept::InRunFolder);
+        assert_eq!((journal.disk(), Journal::none().disk()), (super::Disk::Fails, super::Disk::NotWanted));
         let mut journal = Journal::open(&blocked, &blocked).unwrap().journal;
         assert_eq!(journal.before(&example("mg-1-1", 1)), Kept::Nowhere);
     }

@@ -5,12 +5,16 @@
 //! a power loss, and belongs to a thread of its own: a disk that is full or hangs delays what is kept, never a kill.
 
 mod copies;
+mod disk;
 mod incident;
 mod keeper;
 mod store;
 
+#[cfg(test)]
+pub(crate) use self::incident::example;
 pub use self::{
     copies::Copies,
+    disk::Disk,
     incident::{Found, Incident, Stage, boot_id},
     keeper::{Journal, JournalError, Kept, Opened, Pen},
     store::{StoreError, read_only},

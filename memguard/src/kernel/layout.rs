@@ -98,7 +98,7 @@ impl Layout {
     }
 
     #[cfg(test)]
-    pub(super) fn complete() -> Self {
+    pub(crate) fn complete() -> Self {
         let names = MEMBERS.iter().map(|(name, ..)| *name).chain(ENUMERATORS.iter().map(|(name, _)| *name));
         Self { values: names.map(|name| (name, 8)).collect() }
     }

@@ -8,11 +8,13 @@ mod failure;
 mod follow_up;
 mod outside;
 mod plan;
+mod pulse;
 mod real;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod waiting;
 mod words;
 mod worker;
 mod workload;
@@ -22,8 +24,10 @@ pub use self::{
     follow_up::{FollowUp, GIVE_UP_AFTER, Kind, Open, Progress},
     outside::{Cancelled, Check, Outside, Run, RunJob, RunRef},
     plan::{Reach, Wishes, adapt, follow_ups},
+    pulse::Pulse,
     real::Real,
     thread::{Remote, Setup, SetupError, start},
+    waiting::{OfKind, Waiting},
     workload::Workload,
 };
 pub(crate) use failure::{chain, server_text, without_tokens};

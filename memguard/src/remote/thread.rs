@@ -13,6 +13,8 @@ use tokio::sync::mpsc::{Sender, channel};
 use super::{
     Real,
     plan::{Reach, Wishes},
+    pulse::Pulse,
+    waiting::{Board, Waiting},
     worker::{Ask, KnownRunners, Worker},
     workload::Workload,
 };
@@ -59,6 +61,8 @@ pub enum SetupError {
 pub struct Remote {
     pods: Pods,
     known: KnownRunners,
+    board: Board,
+    pulse: Pulse,
     asks: Sender<Ask>,
     reach: Reach,
     wishes: Wishes,
@@ -69,9 +73,9 @@ pub struct Remote {
 pub fn start(setup: Setup, pen: Pen) -> Result<Remote, SetupError> {
     let (asks, inbox) = channel(MOST_WAITING);
     let (tell, ready) = sync_channel(1);
-    let (pods, known) = (Pods::default(), KnownRunners::default());
+    let (pods, known, board) = (Pods::default(), KnownRunners::default(), Board::default());
     let Setup { kubeconfig, node, timeout, reach, wishes, github } = setup;
-    let (watched, found) = (pods.clone(), known.clone());
+    let (watched, found, counted) = (pods.clone(), known.clone(), board.clone());
     let thread = thread::Builder::new().name("remote".to_owned()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
             Ok(runtime) => runtime,
@@ -88,8 +92,8 @@ pub fn start(setup: Setup, pen: Pen) -> Result<Remote, SetupError> {
                     return;
                 }
             };
-            let _ = tell.send(Ok(()));
-            let worker = Worker::new(Real::new(client.clone(), github), pen, found);
+            let _ = tell.send(Ok(Pulse::here()));
+            let worker = Worker::new(Real::new(client.clone(), github), pen, found).telling(counted);
             tokio::select! {
                 () = kubernetes::watch(client, &node, watched) => {}
                 () = worker.run(inbox) => {}
@@ -98,7 +102,7 @@ pub fn start(setup: Setup, pen: Pen) -> Result<Remote, SetupError> {
     });
     let thread = thread.map_err(SetupError::Thread)?;
     match ready.recv_timeout(SETUP_PATIENCE) {
-        Ok(Ok(())) => Ok(Remote { pods, known, asks, reach, wishes, thread }),
+        Ok(Ok(pulse)) => Ok(Remote { pods, known, board, pulse, asks, reach, wishes, thread }),
         Ok(Err(error)) => Err(error),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(SetupError::Stuck),
     }
@@ -114,6 +118,18 @@ impl Remote {
     #[must_use]
     pub const fn reach(&self) -> Reach {
         self.reach
+    }
+
+    /// How much remains to be done.
+    #[must_use]
+    pub fn waiting(&self) -> Waiting {
+        self.board.read()
+    }
+
+    /// Tells whether the thread is alive.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// As configured for all; a rule can say otherwise.

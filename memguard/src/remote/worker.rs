@@ -18,6 +18,7 @@ use super::{
     outside::Outside,
     plan::{adapt, due, next_due, settle_dependents},
     steps::{self, Points, Took, clock},
+    waiting::{Board, Waiting},
 };
 use crate::{
     crash,
@@ -83,6 +84,8 @@ pub(super) struct Worker<O> {
     outside: O,
     pen: Pen,
     known: KnownRunners,
+    /// How much remains to be done.
+    board: Board,
     incidents: BTreeMap<String, Incident>,
     under_way: HashMap<Id, (String, Kind)>,
     attempts: JoinSet<Option<Finished>>,
@@ -90,13 +93,28 @@ pub(super) struct Worker<O> {
 
 impl<O: Outside> Worker<O> {
     pub(super) fn new(outside: O, pen: Pen, known: KnownRunners) -> Self {
-        Self { outside, pen, known, incidents: BTreeMap::new(), under_way: HashMap::new(), attempts: JoinSet::new() }
+        let board = Board::default();
+        Self {
+            outside,
+            pen,
+            known,
+            board,
+            incidents: BTreeMap::new(),
+            under_way: HashMap::new(),
+            attempts: JoinSet::new(),
+        }
+    }
+
+    /// Tells there how much remains to be done.
+    pub(super) fn telling(self, board: Board) -> Self {
+        Self { board, ..self }
     }
 
     /// Until nobody can ask for anything any more.
     pub(super) async fn run(mut self, mut asks: Receiver<Ask>) {
         loop {
             self.begin(clock());
+            self.board.put(Waiting::new(self.incidents.values()));
             let pause = self.until_next(clock());
             tokio::select! {
                 ask = asks.recv() => match ask {

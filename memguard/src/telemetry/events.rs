@@ -269,8 +269,9 @@ impl fmt::Display for Event {
     }
 }
 
-/// Writes an event to the log.
+/// Writes an event to the log, and tells who else wants to know ([`tell_also`](super::tell_also)).
 pub fn emit(event: &Event) {
+    super::also::tell(event);
     let record = serde_json::to_string(event).unwrap_or_default();
     match event {
         Event::Verdict(_) | Event::Suppressed(_) => tracing::warn!(target: "memguard", record, "{event}"),

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use serde::Serialize;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt as _};
 
 use super::format::{Json, Text};
@@ -23,6 +23,26 @@ pub enum LogFormat {
 #[derive(Debug)]
 pub struct LogGuard {
     _worker: Option<WorkerGuard>,
+    lost: LostLines,
+}
+
+impl LogGuard {
+    /// Lines that nobody took in time.
+    #[must_use]
+    pub fn lost(&self) -> LostLines {
+        self.lost.clone()
+    }
+}
+
+/// Counts lines that were dropped because the reader of the log is slow.
+#[derive(Clone, Debug, Default)]
+pub struct LostLines(Option<ErrorCounter>);
+
+impl LostLines {
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.as_ref().map_or(0, |lost| lost.dropped_lines() as u64)
+    }
 }
 
 /// Lines that wait for a slow reader of the log. Behind that they are dropped: a full disk or a stuck log collector
@@ -40,11 +60,12 @@ pub fn init(format: LogFormat, in_background: bool) -> LogGuard {
             .lossy(true)
             .thread_name("memguard-log")
             .finish(io::stderr());
+        let lost = LostLines(Some(writer.error_counter()));
         install(format, color, writer);
-        LogGuard { _worker: Some(worker) }
+        LogGuard { _worker: Some(worker), lost }
     } else {
         install(format, color, io::stderr);
-        LogGuard { _worker: None }
+        LogGuard { _worker: None, lost: LostLines::default() }
     }
 }
 

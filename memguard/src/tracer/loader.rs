@@ -24,6 +24,7 @@ use memguard_common::{
 use super::{
     cost::{ProgramCost, TracerCost},
     ring::Ring,
+    table::{Occupancy, Table},
 };
 use crate::kernel::{Attach, Facts, Hook, Layout, Plan, btf, hook, plan};
 
@@ -91,6 +92,7 @@ pub struct Tracer {
     attached: Vec<(&'static Hook, Option<Link>)>,
     /// [`Losses::cgroups_left_out`] at the last sweep.
     left_out: u64,
+    occupancy: Occupancy,
     _stats: Option<OwnedFd>,
 }
 
@@ -202,7 +204,15 @@ impl Tracer {
                 None
             }
         });
-        Ok(Self { ebpf, losses, cgroups, attached: Vec::new(), left_out: 0, _stats: stats })
+        Ok(Self {
+            ebpf,
+            losses,
+            cgroups,
+            attached: Vec::new(),
+            left_out: 0,
+            occupancy: Occupancy::default(),
+            _stats: stats,
+        })
     }
 
     fn take_ring(&mut self) -> Result<Ring, TracerError> {
@@ -267,6 +277,13 @@ impl Tracer {
             .filter_map(|(hook, _)| Some(ProgramCost::of(hook.program, &self.ebpf.program(hook.program)?.info().ok()?)))
             .collect();
         TracerCost::new(programs, self.losses(), ring.undecodable())
+    }
+
+    /// How full the table of cgroups is.
+    pub fn table(&mut self) -> Table {
+        let cgroups = &self.cgroups;
+        let taken = |slot| cgroups.get(&slot, 0).is_ok_and(|Pod(entry)| entry.cgroup_id != 0);
+        self.occupancy.look(cgroups.len(), taken)
     }
 
     /// If a cgroup found no place in the map since the last call, removes the entries of those that are gone, whose

@@ -4,8 +4,10 @@ mod cost;
 mod loader;
 mod record;
 mod ring;
+mod table;
 
 pub use cost::{ProgramCost, TracerCost};
 pub use loader::{Limits, Tracer, TracerError, embedded_object, start, start_at};
 pub use record::{DecodeError, decode};
 pub use ring::Ring;
+pub use table::Table;

@@ -3,6 +3,7 @@
 mod apt;
 pub(crate) mod archive;
 pub(crate) mod chart;
+pub(crate) mod prometheus;
 pub(crate) mod toolchain;
 
 use anyhow::{Context as _, bail};
@@ -31,6 +32,8 @@ pub(crate) enum Part {
     Description,
     /// The chart held against Helm and the schemas of Kubernetes.
     Chart,
+    /// Metrics, alerts and the dashboard held against a real Prometheus.
+    Monitoring,
     Lab,
     /// Fetched one by one, as they are asked for.
     Kernels,
@@ -117,6 +120,13 @@ const NEEDS: &[Need] = &[
         purpose: "check the chart",
         check: || chart::check(),
         install: chart::install,
+    },
+    Need {
+        name: "Prometheus",
+        part: Part::Monitoring,
+        purpose: "checks metrics, alerts and the dashboard",
+        check: || prometheus::check(),
+        install: prometheus::install,
     },
 ];
 
