@@ -227,7 +227,7 @@ fn main() -> anyhow::Result<()> {
             }
         };
         tokio::select! {
-            summary = Agent::new(config, actions, journal, &root, None, &plan, None).measured_by(metrics, Some(inbox)).run(None) => {
+            summary = Agent::new(config, actions, journal, &root, None, &plan, None).measured_by(metrics, inbox).run(None) => {
                 summary.context("can't listen for signals").map(drop)
             }
             () = figures => Ok(()),

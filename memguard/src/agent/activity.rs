@@ -22,7 +22,12 @@ pub(super) struct Activity {
     retired: HashMap<UnitId, Counters>,
     /// Of all cgroups, since memguard began.
     pub(super) totals: Sums,
+    /// Let go though their counters may go on: not in the watched part of the tree, mostly.
+    let_go: HashSet<u64>,
 }
+
+/// As many are remembered.
+const MOST_LET_GO: usize = 4096;
 
 #[derive(Debug)]
 struct Seen {
@@ -44,8 +49,10 @@ pub(super) struct Reclaiming {
 
 impl Activity {
     pub(super) fn snapshot(&mut self, snapshot: &Snapshot) {
-        let seen = self.cgroups.entry(snapshot.header.cgroup_id).or_insert_with(|| Seen {
-            counters: Counters::default(),
+        let cgroup = snapshot.header.cgroup_id;
+        let counted_before = self.let_go.contains(&cgroup);
+        let seen = self.cgroups.entry(cgroup).or_insert_with(|| Seen {
+            counters: if counted_before { snapshot.counters } else { Counters::default() },
             limit_owner: None,
             lineage: Vec::new(),
             fresh: false,
@@ -109,6 +116,10 @@ impl Activity {
         let gone: Vec<u64> = self.cgroups.keys().copied().filter(|id| !exists(*id)).collect();
         for cgroup in gone {
             self.removed(cgroup);
+            if self.let_go.len() >= MOST_LET_GO {
+                self.let_go.clear();
+            }
+            self.let_go.insert(cgroup);
         }
     }
 
@@ -196,6 +207,25 @@ mod tests {
         assert_eq!(activity.sums(&units)[&unit].cycles, 13);
         activity.forget_unit(unit);
         assert!(activity.sums(&units).is_empty());
+    }
+
+    #[test]
+    fn totals_count_no_cgroup_twice() {
+        let mut activity = Activity::default();
+        activity.snapshot(&snapshot(3, 10));
+        activity.snapshot(&snapshot(3, 12));
+        assert_eq!(activity.totals.cycles, 12);
+        // Outside the watched part of the tree: it is let go at each walk, and reclaims on.
+        for cycles in 13..20 {
+            activity.keep_only(|_| false);
+            activity.snapshot(&snapshot(3, cycles));
+        }
+        assert_eq!(activity.totals.cycles, 12);
+        activity.snapshot(&snapshot(3, 25));
+        assert_eq!(activity.totals.cycles, 18, "what comes while it is known");
+        activity.removed(3);
+        activity.snapshot(&snapshot(4, 1));
+        assert_eq!(activity.totals.cycles, 19);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::{
     journal::{Journal, boot_id},
     kernel::{Coverage, Level, Plan},
     kubernetes::Pods,
-    metrics::{Metrics, Question, Questions},
+    metrics::{Metrics, Questions},
     protect,
     remote::Remote,
     respond::{Actions, Ledger, OwnPod, Policy, Suspects},
@@ -121,7 +121,7 @@ pub struct Agent<A> {
     /// Pages that came back to watched cgroups, by their files.
     refaults: u64,
     metrics: Metrics,
-    questions: Option<Questions>,
+    questions: Questions,
     summary: Summary,
 }
 
@@ -181,7 +181,7 @@ impl<A: Actions> Agent<A> {
             turned_away: 0,
             refaults: 0,
             metrics: Metrics::default(),
-            questions: None,
+            questions: Questions::default(),
         }
     }
 
@@ -246,7 +246,7 @@ impl<A: Actions> Agent<A> {
                     Ok(outcome) => self.finished(outcome),
                     Err(error) => tracing::error!(%error, "an action was lost"),
                 },
-                question = asked(&mut self.questions) => {
+                question = self.questions.next() => {
                     let _ = question.send(self.present(ring.as_ref()));
                 }
                 () = tick(&mut looking) => self.reload(false),
@@ -336,7 +336,7 @@ impl<A: Actions> Agent<A> {
             });
             match unit.sample(now, tracer.as_ref()) {
                 Ok(sample) => {
-                    self.refaults += unit.refaults;
+                    self.refaults = self.refaults.saturating_add(unit.refaults);
                     let recorded = self.recorder.is_some().then(|| sample.clone());
                     let observation = self.engine.observe(id, sample);
                     if let (Some(recorder), Some(sample)) = (&mut self.recorder, recorded) {
@@ -467,13 +467,6 @@ async fn tick(ticking: &mut Option<Interval>) {
         Some(ticks) => {
             ticks.tick().await;
         }
-        None => std::future::pending().await,
-    }
-}
-
-async fn asked(questions: &mut Option<Questions>) -> Question {
-    match questions {
-        Some(questions) => questions.next().await,
         None => std::future::pending().await,
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 impl<A: Actions> Agent<A> {
     /// Counts there, and answers these.
     #[must_use]
-    pub fn measured_by(self, metrics: Metrics, questions: Option<Questions>) -> Self {
+    pub fn measured_by(self, metrics: Metrics, questions: Questions) -> Self {
         Self { metrics, questions, ..self }
     }
 
@@ -82,14 +82,18 @@ impl Sums {
         let nothing = Counters::default();
         let before = if anew { &nothing } else { before };
         let grown = |of: fn(&Counters) -> u64| of(now).saturating_sub(of(before));
-        self.cycles += grown(|c| c.cycles);
-        self.empty_cycles += grown(|c| c.empty_cycles);
-        self.pages_reclaimed += grown(|c| c.pages_reclaimed);
-        self.reclaim_ns += grown(|c| c.reclaim_ns);
-        self.stall_ns += grown(|c| c.stall_ns);
-        self.refaults += grown(|c| c.refaults);
-        self.text_returns += grown(|c| c.text_returns.iter().sum());
-        self.oom_victims += grown(|c| c.oom_victims);
+        let add = |sum: &mut u64, grown: u64| *sum = sum.saturating_add(grown);
+        add(&mut self.cycles, grown(|c| c.cycles));
+        add(&mut self.empty_cycles, grown(|c| c.empty_cycles));
+        add(&mut self.pages_reclaimed, grown(|c| c.pages_reclaimed));
+        add(&mut self.reclaim_ns, grown(|c| c.reclaim_ns));
+        add(&mut self.stall_ns, grown(|c| c.stall_ns));
+        add(&mut self.refaults, grown(|c| c.refaults));
+        add(
+            &mut self.text_returns,
+            grown(|c| c.text_returns.iter().fold(0, |sum: u64, returns| sum.saturating_add(*returns))),
+        );
+        add(&mut self.oom_victims, grown(|c| c.oom_victims));
     }
 }
 
@@ -116,7 +120,7 @@ mod tests {
         let config = Config { tick: hour, duration: Some(hour), ..Config::default() };
         let (asker, inbox) = questions();
         let agent = Agent::new(config, DryRun, Journal::none(), &root, None, &plan(&facts), None);
-        let agent = agent.measured_by(Metrics::default(), Some(inbox)).run(None);
+        let agent = agent.measured_by(Metrics::default(), inbox).run(None);
         let present = tokio::select! {
             present = asker.present() => present.unwrap(),
             _ = agent => panic!("it ended"),

@@ -19,7 +19,7 @@ use crate::{
     engine::Settings,
     journal::{Journal, Opened},
     kernel::{Facts, Level, Plan},
-    metrics::{self, About, Metrics, Served},
+    metrics::{self, About, Metrics, Questions, Served},
     protect,
     respond::{KernelActions, Method, Mode, Notes, OwnPod, Restored},
     telemetry::{Event, LogFormat, Started, emit, escaped, init, shown, tell_also},
@@ -258,9 +258,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let (asker, questions) = metrics::questions();
             let about = About { kernel: facts.kernel.clone(), plan: plan.clone(), memory_locked };
             let served = Served { metrics: metrics.clone(), about, asker, started, lost_lines: log.lost() };
-            (Some(listener.serve(served)?), Some(questions))
+            (Some(listener.serve(served)?), questions)
         }
-        None => (None, None),
+        None => (None, Questions::default()),
     };
     let own = own.as_deref();
     let (tracer, ring) = tracer.unzip();

@@ -24,15 +24,15 @@ pub struct Asker {
 /// To be answered with what is so now.
 pub type Question = oneshot::Sender<Present>;
 
-/// Where the loop takes the questions from.
-#[derive(Debug)]
-pub struct Questions(mpsc::Receiver<Question>);
+/// Where the loop takes the questions from. The default one never has any.
+#[derive(Debug, Default)]
+pub struct Questions(Option<mpsc::Receiver<Question>>);
 
 /// Both ends.
 #[must_use]
 pub fn questions() -> (Asker, Questions) {
     let (questions, asked) = mpsc::channel(1);
-    (Asker { questions, latest: Mutex::new(None) }, Questions(asked))
+    (Asker { questions, latest: Mutex::new(None) }, Questions(Some(asked)))
 }
 
 impl Asker {
@@ -58,10 +58,12 @@ impl Asker {
 impl Questions {
     /// Waits for the next question; for ever where nobody can ask any more.
     pub async fn next(&mut self) -> Question {
-        match self.0.recv().await {
-            Some(question) => question,
-            None => std::future::pending().await,
+        if let Some(questions) = &mut self.0
+            && let Some(question) = questions.recv().await
+        {
+            return question;
         }
+        std::future::pending().await
     }
 }
 

@@ -9,7 +9,7 @@ pub struct Table {
 }
 
 /// Slots that are looked at in one go: each takes a system call, of some 300 ns.
-const AT_ONCE: u32 = 4096;
+const AT_ONCE: u32 = 1024;
 
 /// Counts the slots that are taken, a piece at a time, so that a table of any size holds up nobody.
 #[derive(Debug, Default)]
