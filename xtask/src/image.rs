@@ -194,7 +194,7 @@ fn append(
 
 /// An image of this one layer, as an OCI image layout (opencontainers/image-spec, image-layout.md) in a tar archive.
 fn oci_archive(name: &str, layer: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut compressed = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+    let mut compressed = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
     compressed.write_all(layer)?;
     let layer_blob = Blob::new("application/vnd.oci.image.layer.v1.tar+gzip", compressed.finish()?);
     let architecture = match std::env::consts::ARCH {
