@@ -5,6 +5,7 @@ mod activity;
 mod poll;
 mod reload;
 mod respond;
+mod status;
 mod takeover;
 mod unit;
 
@@ -31,6 +32,7 @@ use crate::{
     protect,
     remote::Remote,
     respond::{Actions, Budget, Mode, Policy, Suspects},
+    status::Publisher,
     telemetry::{Cost, Event, StateChange, Summary, emit},
     trace::Recorder,
     tracer::{Ring, Tracer},
@@ -95,6 +97,8 @@ pub struct Agent<A> {
     reload: Option<Reload>,
     coverage: Option<Coverage>,
     level: Level,
+    plan: Plan,
+    publisher: Option<Publisher>,
     activity: Activity,
     poller: Poller,
     engine: Engine,
@@ -145,6 +149,8 @@ impl<A: Actions> Agent<A> {
             own: own.map(|path| lineage(root.path(), path)).unwrap_or_default(),
             coverage: tracer.is_some().then(|| plan.coverage()),
             level: plan.level,
+            plan: plan.clone(),
+            publisher: None,
             config,
             actions,
             tree,
@@ -209,7 +215,8 @@ impl<A: Actions> Agent<A> {
                     self.drain(ring.as_mut());
                     self.look(now(), ring.is_none());
                     self.report(ring.as_ref());
-                    if self.units.is_empty() && ring.is_some() {
+                    self.show(ring.as_ref());
+                    if self.units.is_empty() && ring.is_some() && !self.watched() {
                         ticking = None;
                     }
                 }
@@ -217,6 +224,12 @@ impl<A: Actions> Agent<A> {
                     Ok(outcome) => self.finished(outcome),
                     Err(error) => tracing::error!(%error, "an action was lost"),
                 },
+                () = status::changed(&mut self.publisher) => {
+                    self.somebody_came(ring.as_ref());
+                    if ticking.is_none() && self.watched() {
+                        ticking = Some(every(self.config.tick));
+                    }
+                }
                 () = tick(&mut looking) => self.reload(false),
                 _ = hang_up.recv() => self.reload(true),
                 () = until(deadline) => break,
@@ -381,8 +394,11 @@ impl<A: Actions> Agent<A> {
     }
 
     fn observed(&mut self, id: UnitId, now: Duration, observation: Observation) {
-        let Observation { before, state, signals, terms, verdict } = observation;
         let Some(unit) = self.units.get_mut(&id) else { return };
+        if let Some(latest) = &unit.latest {
+            unit.trail.observed(latest.at, &latest.memory, &observation);
+        }
+        let Observation { before, state, signals, terms, verdict } = observation;
         if let Some(latest) = &mut unit.latest {
             latest.signals.clone_from(&signals);
         }

@@ -10,6 +10,7 @@ use memguard_common::{CYCLE_BUCKETS, Counters};
 use crate::{
     cgroup::{CgroupError, CgroupHandle},
     engine::{Memory, Sample, Signals, State, TracerSample},
+    status::Trail,
     telemetry::{CgroupName, RefaultHistogram, RefaultReport},
 };
 
@@ -27,6 +28,8 @@ pub(super) struct Unit {
     /// When a change between calm and pressed was last told.
     pub(super) last_told: Option<Duration>,
     pub(super) latest: Option<Latest>,
+    /// For who wants to look at it.
+    pub(super) trail: Trail,
     histogram: RefaultHistogram,
     cycle_ns_log2: Option<[u64; CYCLE_BUCKETS]>,
 }
@@ -52,6 +55,7 @@ impl Unit {
             kill_under_way: false,
             last_told: None,
             latest: None,
+            trail: Trail::new(now),
             histogram: RefaultHistogram::default(),
             cycle_ns_log2: None,
         })

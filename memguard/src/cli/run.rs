@@ -19,6 +19,7 @@ use crate::{
     kernel::{Facts, Level, Plan},
     protect,
     respond::{KernelActions, Method, Mode, Notes, Restored},
+    status,
     telemetry::{Event, LogFormat, Started, emit, escaped, init, shown},
     trace::{Recorder, Start, Writer},
     tracer::{self, Limits, Ring, Tracer, embedded_object},
@@ -232,6 +233,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         args.reach.start(args.engine.configuration()?.kubernetes, journal.pen())?
     };
+    // Beside a memguard that is at work a recording is only made, and not shown.
+    let publisher = if args.record_only {
+        None
+    } else {
+        let failed = |error: &status::ServeError| tracing::warn!("`memguard top` and `status` can't look: {error}");
+        status::serve(&args.run_dir).inspect_err(failed).ok()
+    };
     let recorder = match &args.record {
         Some(path) => Some(recorder(path, &facts.kernel.release, &plan, &config.engine)?),
         None => None,
@@ -242,6 +250,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Agent::new(config, KernelActions::new(notes), journal, &root, own, &plan, tracer)
             .recorded_by(recorder)
             .reaching(remote)
+            .shown_by(publisher)
             .continuing(incidents)
             .reloading(reload::reload(args, root.facts().kill))
             .run(ring)

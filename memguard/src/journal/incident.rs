@@ -123,7 +123,7 @@ pub fn boot_id() -> String {
 }
 
 #[cfg(test)]
-pub(super) fn example(id: &str, decided_at: u64) -> Incident {
+pub(crate) fn example(id: &str, decided_at: u64) -> Incident {
     Incident {
         id: id.to_owned(),
         decided_at,

@@ -9,6 +9,8 @@ mod incident;
 mod keeper;
 mod store;
 
+#[cfg(test)]
+pub(crate) use self::incident::example;
 pub use self::{
     copies::Copies,
     incident::{Found, Incident, Stage, boot_id},

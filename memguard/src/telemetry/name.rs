@@ -2,12 +2,12 @@
 
 use std::{fmt, path::Path};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::workload::Place;
 
 /// A cgroup as it is shown: its id, and its path below the root, escaped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupName {
     /// Inode of its folder.
     pub id: u64,
