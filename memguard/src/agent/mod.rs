@@ -7,6 +7,7 @@ mod present;
 mod reload;
 mod respond;
 mod states;
+mod status;
 mod takeover;
 mod unit;
 mod whose;
@@ -36,6 +37,7 @@ use crate::{
     protect,
     remote::Remote,
     respond::{Actions, Ledger, OwnPod, Policy, Suspects},
+    status::Publisher,
     telemetry::{Cost, Event, Summary, emit},
     trace::Recorder,
     tracer::{Ring, Tracer},
@@ -101,6 +103,8 @@ pub struct Agent<A> {
     reload: Option<Reload>,
     coverage: Option<Coverage>,
     level: Level,
+    plan: Plan,
+    publisher: Option<Publisher>,
     activity: Activity,
     poller: Poller,
     engine: Engine,
@@ -158,6 +162,8 @@ impl<A: Actions> Agent<A> {
             complained: HashSet::new(),
             coverage: tracer.is_some().then(|| plan.coverage()),
             level: plan.level,
+            plan: plan.clone(),
+            publisher: None,
             config,
             actions,
             tree,
@@ -238,7 +244,8 @@ impl<A: Actions> Agent<A> {
                     self.drain(ring.as_mut());
                     self.look(now(), ring.is_none());
                     self.report(ring.as_ref());
-                    if self.units.is_empty() && ring.is_some() {
+                    self.show(ring.as_ref());
+                    if self.units.is_empty() && ring.is_some() && !self.watched() {
                         ticking = None;
                     }
                 }
@@ -248,6 +255,12 @@ impl<A: Actions> Agent<A> {
                 },
                 question = self.questions.next() => {
                     let _ = question.send(self.present(ring.as_ref()));
+                }
+                () = status::changed(&mut self.publisher) => {
+                    self.somebody_came(ring.as_ref());
+                    if ticking.is_none() && self.watched() {
+                        ticking = Some(every(self.config.tick));
+                    }
                 }
                 () = tick(&mut looking) => self.reload(false),
                 _ = hang_up.recv() => self.reload(true),

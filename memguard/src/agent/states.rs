@@ -14,8 +14,11 @@ const TOLD_AT_MOST_EVERY: Duration = Duration::from_secs(30);
 
 impl<A: Actions> Agent<A> {
     pub(super) fn observed(&mut self, id: UnitId, now: Duration, observation: Observation) {
-        let Observation { before, state, signals, terms, verdict } = observation;
         let Some(unit) = self.units.get_mut(&id) else { return };
+        if let Some(latest) = &unit.latest {
+            unit.trail.observed(latest.at, &latest.memory, &observation);
+        }
+        let Observation { before, state, signals, terms, verdict } = observation;
         if let Some(latest) = &mut unit.latest {
             latest.signals.clone_from(&signals);
         }

@@ -10,6 +10,7 @@ use memguard_common::{CYCLE_BUCKETS, Counters};
 use crate::{
     cgroup::{CgroupError, CgroupHandle},
     engine::{Memory, Sample, Signals, State, TracerSample},
+    status::Trail,
     telemetry::{CgroupName, RefaultHistogram, RefaultReport},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Unit {
     pub(super) latest: Option<Latest>,
     /// Pages that came back between the last two looks.
     pub(super) refaults: u64,
+    /// For who wants to look at it.
+    pub(super) trail: Trail,
     histogram: RefaultHistogram,
     cycle_ns_log2: Option<[u64; CYCLE_BUCKETS]>,
 }
@@ -55,6 +58,7 @@ impl Unit {
             last_told: None,
             latest: None,
             refaults: 0,
+            trail: Trail::new(now),
             histogram: RefaultHistogram::default(),
             cycle_ns_log2: None,
         })

@@ -41,7 +41,7 @@ enum Command {
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     #[default]
     Text,
     Json,

@@ -8,6 +8,8 @@ mod reach;
 mod reload;
 mod replay;
 mod run;
+mod status;
+mod top;
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -37,6 +39,15 @@ enum Command {
     Record(run::RecordArgs),
     /// Run the engine, and other people's rules, over recordings, and tell what they make of them.
     Replay(replay::Args),
+    /// Watch what memguard sees, live or from a recording: cgroups by reclaim, and why each is not (yet) a livelock.
+    ///
+    /// Needs a terminal (`kubectl exec -it`, `ssh -t`) and, without `--replay`, a memguard that runs here. `?` tells what
+    /// the keys do. Colours are left out with `NO_COLOR`, and anything but ASCII where the locale does not say UTF-8.
+    Top(top::Args),
+    /// Tell once what memguard sees at this moment.
+    ///
+    /// Exit status 1 if no memguard answers.
+    Status(status::Args),
     /// Tell what memguard decided and did on this machine.
     Incidents(incidents::Args),
     /// Show what can be set, or check a configuration file.
@@ -52,6 +63,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Record(args) => run::record(args),
         Command::Replay(args) => replay::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Incidents(args) => incidents::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -22,6 +22,7 @@ use crate::{
     metrics::{self, About, Metrics, Questions, Served},
     protect,
     respond::{KernelActions, Method, Mode, Notes, OwnPod, Restored},
+    status,
     telemetry::{Event, LogFormat, Started, emit, escaped, init, shown, tell_also},
     trace::{Recorder, Start, Writer},
     tracer::{self, Limits, Ring, Tracer, embedded_object},
@@ -249,6 +250,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let Configuration { kubernetes, github, .. } = args.engine.configuration()?;
         args.reach.start(kubernetes, github.as_ref(), journal.pen())?
     };
+    // Beside a memguard that is at work a recording is only made, and not shown.
+    let publisher = if args.record_only {
+        None
+    } else {
+        let failed = |error: &status::ServeError| tracing::warn!("`memguard top` and `status` can't look: {error}");
+        status::serve(&args.run_dir).inspect_err(failed).ok()
+    };
     let recorder = match &args.record {
         Some(path) => Some(recorder(path, &facts.kernel.release, &plan, &config.engine)?),
         None => None,
@@ -270,6 +278,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .recorded_by(recorder)
             .reaching(remote)
             .measured_by(metrics, questions)
+            .shown_by(publisher)
             .continuing(incidents)
             .reloading(reload::reload(args, root.facts().kill))
             .run(ring)

@@ -137,6 +137,19 @@ impl Engine {
         self.watched.remove(&unit);
     }
 
+    /// Since when there is suspicion, and the evidence gathered since; `None` without any.
+    #[must_use]
+    pub fn evidence(&self, unit: UnitId) -> Option<(Duration, Duration)> {
+        let suspicion = self.watched.get(&unit)?.suspicion.as_ref()?;
+        Some((suspicion.since, suspicion.held))
+    }
+
+    /// Until when nothing is decided about a cgroup, because something was done about it.
+    #[must_use]
+    pub fn quiet_until(&self, unit: UnitId) -> Duration {
+        self.watched.get(&unit).map_or(Duration::ZERO, |watched| watched.quiet_until)
+    }
+
     /// Samples that are kept of all cgroups.
     #[cfg(test)]
     pub(super) fn samples(&self) -> usize {

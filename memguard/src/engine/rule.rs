@@ -15,6 +15,9 @@ pub struct Term {
     pub value: Option<f64>,
     /// Where the term begins to hold.
     pub threshold: f64,
+    /// Where it leaves no doubt. Not in records: it says nothing of what was measured.
+    #[serde(skip)]
+    pub sure: f64,
     pub met: bool,
     /// 0 when it is not met, up to 1 when there is no doubt.
     pub confidence: f64,
@@ -58,13 +61,13 @@ fn percent(share: f64) -> String {
 
 /// A term that is met or not.
 fn fact(name: &'static str, value: f64, threshold: f64, met: bool, why: String) -> Term {
-    Term { name, value: Some(value), threshold, met, confidence: f64::from(u8::from(met)), why }
+    Term { name, value: Some(value), threshold, sure: threshold, met, confidence: f64::from(u8::from(met)), why }
 }
 
 /// A term that can be met more or less clearly.
 fn graded(name: &'static str, value: Option<f64>, ramp: Ramp, why: String) -> Term {
     let confidence = value.map_or(0.0, |value| ramp.confidence(value));
-    Term { name, value, threshold: ramp.from, met: confidence > 0.0, confidence, why }
+    Term { name, value, threshold: ramp.from, sure: ramp.sure, met: confidence > 0.0, confidence, why }
 }
 
 /// At the limit, the limit keeps being hit, no OOM, much that can't be freed, what is freed comes back, and soon, and it

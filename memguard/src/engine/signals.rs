@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use memguard_common::{RETURN_BUCKETS, counters::RETURN_BOUNDS_NS};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     sample::{Cpu, Limit, Sample, Stall},
@@ -12,7 +12,8 @@ use super::{
 };
 
 /// Signals of one cgroup over one window. Shares are of 1, rates per second.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Signals {
     /// Length of the window in seconds.
     pub window_s: f64,

@@ -27,6 +27,12 @@ impl Copies {
         Self { folder: run_dir.join("incidents") }
     }
 
+    /// Where they lie. It changes whenever one of them does.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Whole or not at all: a reader never sees half of it, and neither does a later start.
     pub fn put(&self, incident: &Incident) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     kubernetes::{Known, PodFacts},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A cgroup as it is shown: its id, and its path below the root, escaped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupName {
     /// Inode of its folder.
     pub id: u64,
@@ -24,15 +24,15 @@ pub struct CgroupName {
 }
 
 /// A pod and its container as they are shown: names of the API's, escaped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodName {
     pub namespace: String,
     pub pod: String,
     /// `None` for the pod's own cgroup, and for what the API does not list.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     /// The API did not answer at the time: this is what it last told.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pod_facts_stale: bool,
 }
 

@@ -54,6 +54,21 @@ impl TracerCost {
         Self { programs, ring_full, cgroups_left_out, cycles_untimed, ends_lost, stalls_untimed, undecodable }
     }
 
+    /// Everything that was lost, in one number.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        [
+            self.ring_full,
+            self.cgroups_left_out,
+            self.cycles_untimed,
+            self.ends_lost,
+            self.stalls_untimed,
+            self.undecodable,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+
     /// Whether anything was lost at all.
     #[must_use]
     pub const fn lossless(&self) -> bool {

@@ -8,24 +8,24 @@
 
 use std::path::{Component, Path};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a cgroup stands in Kubernetes' tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// As the API has it: `metadata.uid`, or of a static pod the hash in its annotation `kubernetes.io/config.hash`.
     pub pod_uid: String,
     pub qos: Qos,
     /// As in `status.containerStatuses[].containerID`, without the runtime in front. `None` for the pod's own cgroup.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
     /// It is below the container's cgroup: made by the job, or by a docker daemon in it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nested: bool,
 }
 
 /// Quality of service class, which is where the kubelet puts the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Qos {
     Guaranteed,
