@@ -221,6 +221,37 @@ pub const fn text_piece_key(device: u32, inode: u64, piece: u64, cgroup_id: u64)
     key ^ (key >> 32)
 }
 
+/// A file whose text came back, by cgroup. A slot is shared by all files that hash to it: the one that comes back most
+/// often keeps it, because each return of it adds to its credit, and each of another one takes from it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextFile {
+    /// Hash of the members that say whose it is, see [`text_file_key`]: tells a slot that two CPUs took at once. 0 for
+    /// nobody's.
+    pub key: u64,
+    /// `inode->i_ino`
+    pub inode: u64,
+    pub cgroup_id: u64,
+    /// Returns since the slot was taken.
+    pub returns: u64,
+    /// `inode->i_sb->s_dev`
+    pub device: u32,
+    /// At most [`MOST_CREDIT`], so that a file of a container that is gone gives its slot away before long.
+    pub credit: u32,
+}
+
+/// See [`TextFile::credit`].
+pub const MOST_CREDIT: u32 = 256;
+
+/// The key of a file of a cgroup.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
+pub const fn text_file_key(device: u32, inode: u64, cgroup_id: u64) -> u64 {
+    // Piece 0 of it.
+    text_piece_key(device, inode, 0, cgroup_id)
+}
+
 /// The bucket of [`Counters::text_returns`] for a piece that comes back after `ns`, if it counts as coming back.
 #[inline(always)]
 #[must_use]
@@ -261,6 +292,7 @@ const _: () = {
     assert!(size_of::<CycleStart>() == 16);
     assert!(size_of::<StallStart>() == 24);
     assert!(size_of::<TextPiece>() == 16);
+    assert!(size_of::<TextFile>() == 40);
     assert!(size_of::<Losses>() == 40);
 };
 

@@ -22,6 +22,8 @@ pub mod maps {
     pub const STALL_STARTS: &str = "STALL_STARTS";
     /// Array of [`TextPiece`](crate::counters::TextPiece), used as a hash table without chains.
     pub const TEXT_PIECES: &str = "TEXT_PIECES";
+    /// Array of [`TextFile`](crate::counters::TextFile), used as a hash table without chains.
+    pub const TEXT_FILES: &str = "TEXT_FILES";
     /// Ring buffer of [`Record`](crate::record::Record)s.
     pub const RING: &str = "RING";
     /// Array of one [`Losses`](crate::counters::Losses).
@@ -52,6 +54,8 @@ pub mod maps {
     pub const DEFAULT_STALL_STARTS: u32 = 8192;
     /// Pieces of program text that are remembered, node-wide; a power of two. They take 512 KiB.
     pub const TEXT_PIECES_SLOTS: u32 = 32768;
+    /// Files with text that came back, node-wide; a power of two. They take 40 KiB.
+    pub const TEXT_FILES_SLOTS: u32 = 1024;
     /// Size of the ring in bytes. It is mapped twice into user space and counts there as resident once touched.
     pub const DEFAULT_RING_BYTES: u32 = 256 * 1024;
 }

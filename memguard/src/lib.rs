@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod kubernetes;
 pub mod protect;
 pub mod remote;
+pub mod report;
 pub mod respond;
 pub mod telemetry;
 pub mod trace;

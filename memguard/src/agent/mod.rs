@@ -30,6 +30,7 @@ use crate::{
     kernel::{Coverage, Level, Plan},
     protect,
     remote::Remote,
+    report::Reporter,
     respond::{Actions, Budget, Mode, Policy, Suspects},
     telemetry::{Cost, Event, StateChange, Summary, emit},
     trace::Recorder,
@@ -79,6 +80,8 @@ const WALK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the end waits for answers of Kubernetes and GitHub that are under way.
 const REMOTE_PATIENCE: Duration = Duration::from_secs(4);
+/// How long the end waits for reports to be written.
+const REPORT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the end waits for the journal's disk.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -103,6 +106,7 @@ pub struct Agent<A> {
     budget: Budget,
     journal: Journal,
     remote: Option<Remote>,
+    reporter: Option<Reporter>,
     boot_id: String,
     suspects: Suspects,
     began: Instant,
@@ -158,6 +162,7 @@ impl<A: Actions> Agent<A> {
             budget: Budget::default(),
             journal,
             remote: None,
+            reporter: None,
             boot_id: boot_id(),
             suspects: Suspects::default(),
             began: Instant::now(),
@@ -179,6 +184,12 @@ impl<A: Actions> Agent<A> {
     #[must_use]
     pub fn reaching(self, remote: Option<Remote>) -> Self {
         Self { remote, ..self }
+    }
+
+    /// Has a report made of each verdict.
+    #[must_use]
+    pub fn reporting(self, reporter: Option<Reporter>) -> Self {
+        Self { reporter, ..self }
     }
 
     /// Runs until SIGINT, SIGTERM or the configured time.
@@ -238,6 +249,9 @@ impl<A: Actions> Agent<A> {
             tracing::error!(
                 "the disk of the journal does not answer; what it lacks is in the run folder, for the next start"
             );
+        }
+        if self.reporter.take().is_some_and(|reporter| !reporter.close(REPORT_PATIENCE)) {
+            tracing::error!("the disk does not answer; the latest reports are lost");
         }
         self.summary.watched_for_s = self.began.elapsed().as_secs_f64();
         for unit in self.units.values_mut() {
@@ -375,7 +389,10 @@ impl<A: Actions> Agent<A> {
         if let Some(recorder) = &mut self.recorder {
             recorder.forget(id);
         }
-        self.units.remove(&id);
+        let looked = self.units.remove(&id).is_some_and(|unit| unit.last_look.is_some());
+        if let Some(reporter) = self.reporter.as_ref().filter(|_| looked) {
+            reporter.forget(id);
+        }
         self.suspects.forget(id);
         self.activity.forget_unit(id);
     }
@@ -385,6 +402,7 @@ impl<A: Actions> Agent<A> {
         let Some(unit) = self.units.get_mut(&id) else { return };
         if let Some(latest) = &mut unit.latest {
             latest.signals.clone_from(&signals);
+            unit.timeline.push(now, state, &latest.memory, signals.as_ref());
         }
         if state != before {
             let quiet = state.max(before) <= State::Pressed
@@ -412,6 +430,15 @@ impl<A: Actions> Agent<A> {
             && let Some(unit) = self.units.get_mut(&id)
         {
             unit.victim = None;
+            if let Some(reporter) = self.reporter.as_ref().filter(|_| unit.last_look.take().is_some()) {
+                reporter.forget(id);
+            }
+        }
+        if let (Some(reporter), Some(unit)) =
+            (&self.reporter, self.units.get_mut(&id).filter(|_| state >= State::Suspect))
+        {
+            let folder = unit.victim.as_ref().map_or_else(|| unit.handle.path(), |victim| victim.path());
+            reporter.suspect(id, folder, now, &mut unit.last_look);
         }
         if let Some(verdict) = verdict {
             self.respond(id, verdict);

@@ -14,6 +14,7 @@ use crate::{
     engine::{UnitId, Verdict},
     journal::{Incident, Stage},
     remote::{Remote, follow_ups},
+    report::Draft,
     respond::{ActionError, Actions, Decision, DryRun, Ended, Method, Mode, PlanFacts, Suppressed, fresh_check, plan},
     telemetry::{Action, CgroupName, Event, SuppressedAction, VerdictEvent, emit, escaped},
     workload::Place,
@@ -79,6 +80,7 @@ impl<A: Actions> Agent<A> {
         };
         let place = victim.as_ref().and_then(|victim| Place::of(victim.path()));
         let workload = self.remote.as_ref().zip(place.as_ref()).and_then(|(remote, place)| remote.workload(place));
+        let reported = victim_path.as_deref().map(|path| CgroupName::new(self.tree.root(), 0, path).cgroup);
         let mut record = Incident {
             id: incident.clone(),
             decided_at,
@@ -94,6 +96,7 @@ impl<A: Actions> Agent<A> {
             follow_ups: Vec::new(),
             wishes: self.remote.as_ref().map(Remote::wishes).unwrap_or_default(),
         };
+        let workload = record.workload.clone();
         crash::point("verdict");
         let decision = match (plan(&facts, &self.config.policy), victim) {
             (Decision::Suppress(reason), _) => Err(reason),
@@ -158,6 +161,23 @@ impl<A: Actions> Agent<A> {
             self.began.elapsed().as_secs_f64(),
             verdict.terms.sentence(),
         );
+        if let Some(reporter) = &self.reporter {
+            let timeline = self.units.get(&id).map(|unit| unit.timeline.points(now)).unwrap_or_default();
+            reporter.verdict(Draft {
+                incident: incident.clone(),
+                decided_at,
+                at: decided,
+                mode: self.config.mode,
+                unit: id,
+                cgroup: on_behalf_of.cgroup.clone(),
+                victim: reported,
+                workload,
+                verdict: verdict.clone(),
+                settings: self.config.engine.clone(),
+                memory: latest.memory,
+                timeline,
+            });
+        }
         // In observe mode nothing changes, so one verdict for one livelock is enough.
         if self.config.mode == Mode::Enforce {
             self.engine.acted(id, verdict.at);

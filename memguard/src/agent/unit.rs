@@ -10,6 +10,7 @@ use memguard_common::{CYCLE_BUCKETS, Counters};
 use crate::{
     cgroup::{CgroupError, CgroupHandle},
     engine::{Memory, Sample, Signals, State, TracerSample},
+    report::Timeline,
     telemetry::{CgroupName, RefaultHistogram, RefaultReport},
 };
 
@@ -27,6 +28,9 @@ pub(super) struct Unit {
     /// When a change between calm and pressed was last told.
     pub(super) last_told: Option<Duration>,
     pub(super) latest: Option<Latest>,
+    pub(super) timeline: Timeline,
+    /// When its tasks were last looked at for a report.
+    pub(super) last_look: Option<Duration>,
     histogram: RefaultHistogram,
     cycle_ns_log2: Option<[u64; CYCLE_BUCKETS]>,
 }
@@ -52,6 +56,8 @@ impl Unit {
             kill_under_way: false,
             last_told: None,
             latest: None,
+            timeline: Timeline::default(),
+            last_look: None,
             histogram: RefaultHistogram::default(),
             cycle_ns_log2: None,
         })

@@ -7,6 +7,7 @@ mod incidents;
 mod reach;
 mod reload;
 mod replay;
+mod report;
 mod run;
 
 use std::{io::Write as _, process::ExitCode};
@@ -39,6 +40,8 @@ enum Command {
     Replay(replay::Args),
     /// Tell what memguard decided and did on this machine.
     Incidents(incidents::Args),
+    /// Tell all that is known of one incident: as text, JSON, or a page for a browser.
+    Report(report::Args),
     /// Show what can be set, or check a configuration file.
     Config(config::Args),
     /// Tell what this machine offers, what memguard makes of it, and what is lost.
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => run::record(args),
         Command::Replay(args) => replay::run(&args),
         Command::Incidents(args) => incidents::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
