@@ -251,7 +251,7 @@ impl<A: Actions> Agent<A> {
             );
         }
         if self.reporter.take().is_some_and(|reporter| !reporter.close(REPORT_PATIENCE)) {
-            tracing::error!("the disk does not answer; the latest reports are lost");
+            tracing::error!("the disk does not answer; the latest reports may be lost");
         }
         self.summary.watched_for_s = self.began.elapsed().as_secs_f64();
         for unit in self.units.values_mut() {

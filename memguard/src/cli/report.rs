@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     match &args.out {
         Some(out) => {
-            fs::write(out, answer).with_context(|| format!("can't write to {}", escaped(&out.to_string_lossy())))?
+            fs::write(out, answer).with_context(|| format!("can't write to {}", escaped(&out.to_string_lossy())))?;
         }
         None => super::print(&answer)?,
     }

@@ -264,7 +264,7 @@ fn reporter(args: &Args, facts: &Facts, plan: &Plan, tracer: Option<&mut Tracer>
         }
     });
     let sources = Sources { proc: PathBuf::from("/proc"), insight };
-    let machine = Machine::new(args.reach.node().unwrap_or_default(), &facts.kernel, plan);
+    let machine = Machine::new(&args.reach.node().unwrap_or_default(), &facts.kernel, plan);
     Reporter::start(sources, &args.state_dir, machine)
         .inspect_err(|error| tracing::warn!("there will be no reports, their threads can't be started: {error}"))
         .ok()

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::look::{Look, Seen, Sources, look};
+use super::look::{Look, Returns, Seen, Sources, look};
 use crate::engine::UnitId;
 
 /// A look reads no further after this time; a single read that takes longer is not waited for.
@@ -28,7 +28,7 @@ pub(super) struct Kept {
     pub(super) seen: Seen,
     pub(super) at: Option<Instant>,
     /// Counts of hot files at the first look, and when that was.
-    first: Option<(Instant, HashMap<(String, u64), u64>)>,
+    first: Option<(Instant, Returns)>,
 }
 
 #[derive(Debug, Default)]

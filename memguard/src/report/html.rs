@@ -122,7 +122,7 @@ fn terms(out: &mut String, record: &Record) -> std::fmt::Result {
         let not = if bar.met { "" } else { "NOT MET: " };
         writeln!(out, "<div class=\"why\">{}</div></li>", h(&format!("{not}{asked}{}", bar.why)))?;
     }
-    out.write_str("</ul>\n<p class=\"small\">The first mark in a bar is where a condition begins to hold, the second one where it leaves no doubt.</p>\n")
+    out.write_str("</ul>\n<p class=\"small\">The long mark in a bar is where a condition begins to hold, the short one where it leaves no doubt.</p>\n")
 }
 
 /// One picture for each group of signals.
@@ -151,7 +151,7 @@ fn plots(out: &mut String, record: &Record) -> std::fmt::Result {
             "Memory",
             " MiB",
             1.0,
-            None,
+            record.memory.limit().map(|(limit, _)| limit as f64 / 1_048_576.0),
             vec![
                 line("in use", 0, |p| Some(p.current as f64 / 1_048_576.0)),
                 line("anon + shmem", 1, |p| Some(p.anon.saturating_add(p.shmem) as f64 / 1_048_576.0)),
@@ -350,7 +350,7 @@ fn place(out: &mut String, record: &Record) -> std::fmt::Result {
     }
     out.write_str("</dl></details>\n<details><summary>Thresholds in force</summary><pre>")?;
     let settings = serde_json::to_string_pretty(&record.settings).unwrap_or_default();
-    write!(out, "{}</pre></details>\n", lines(&settings))?;
+    writeln!(out, "{}</pre></details>", lines(&settings))?;
     if let Some(look) = &record.look {
         for (name, copy) in [("memory.events", &look.memory_events), ("memory.stat", &look.memory_stat)] {
             if !copy.is_empty() {

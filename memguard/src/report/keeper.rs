@@ -3,7 +3,11 @@
 use std::{
     io,
     path::Path,
-    sync::mpsc::{self, Receiver, SyncSender, TrySendError},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, SyncSender, TrySendError},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -59,6 +63,8 @@ struct Order {
 pub struct Reporter {
     collector: Collector,
     drafts: SyncSender<Order>,
+    /// Set at the end: paths are not looked for any more.
+    ending: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -68,10 +74,12 @@ impl Reporter {
         let collector = Collector::start(sources)?;
         let (drafts, inbox) = mpsc::sync_channel(MOST_WAITING);
         let (store, its) = (Store::below(state_dir), collector.clone());
+        let ending = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ending);
         let thread = thread::Builder::new()
             .name("report-disk".to_owned())
-            .spawn(move || keep(&store, &its, &machine, &inbox))?;
-        Ok(Self { collector, drafts, thread })
+            .spawn(move || keep(&store, &its, &machine, &inbox, &told))?;
+        Ok(Self { collector, drafts, ending, thread })
     }
 
     /// The cgroup is suspect: has its tasks looked at, every few seconds. `last` is when they were.
@@ -102,7 +110,8 @@ impl Reporter {
     /// Waits until all that was handed over is written, or for so long. Whether it is.
     #[must_use]
     pub fn close(self, patience: Duration) -> bool {
-        let Self { collector, drafts, thread } = self;
+        let Self { collector, drafts, ending, thread } = self;
+        ending.store(true, Ordering::Relaxed);
         drop((collector, drafts));
         let began = Instant::now();
         while !thread.is_finished() {
@@ -115,7 +124,7 @@ impl Reporter {
     }
 }
 
-fn keep(store: &Store, collector: &Collector, machine: &Machine, inbox: &Receiver<Order>) {
+fn keep(store: &Store, collector: &Collector, machine: &Machine, inbox: &Receiver<Order>, ending: &AtomicBool) {
     while let Ok(Order { draft, kept }) = inbox.recv() {
         let (kept, gap) = kept.map_or_else(|| collector.take(draft.unit), |kept| (kept, None));
         let mut record = record(*draft, machine.clone(), kept.at.map(|at| (at, kept.seen.look)), gap);
@@ -125,7 +134,7 @@ fn keep(store: &Store, collector: &Collector, machine: &Machine, inbox: &Receive
         // The report is safe. The paths that are not known yet may need the disk of the container.
         let files = record.look.as_mut().and_then(|look| look.files.as_mut());
         if let (Some(root), Some(files)) = (&kept.seen.root, files)
-            && resolve(root, files, &kept.seen.devices)
+            && resolve(root, files, &kept.seen.devices, ending)
         {
             put(store, &record);
         }
@@ -149,11 +158,8 @@ fn record(draft: Draft, machine: Machine, look: Option<(Instant, super::Look)>, 
         ..look
     });
     let mut gaps = Vec::from_iter(gap);
-    match &look {
-        Some(look) if look.files.is_none() => {
-            gaps.push("which files came back is not known: the fault hook that tells is not in the plan".to_owned());
-        }
-        _ => {}
+    if look.as_ref().is_some_and(|look| look.files.is_none()) {
+        gaps.push("which files came back is not known: the fault hook that tells is not in the plan".to_owned());
     }
     if let Some(cut) = look.as_ref().and_then(|look| look.cut.as_ref()) {
         gaps.push(format!("the look at its tasks is not complete: {cut}"));
@@ -266,10 +272,14 @@ mod tests {
         thread::sleep(Duration::from_millis(100));
         // The kill: everything is gone, and the unit let go.
         fs::rename(fake.proc().join("11"), fake.dir.path().join("dead")).unwrap();
-        let began = Instant::now();
-        reporter.verdict(draft("mg-1-7"));
-        assert!(began.elapsed() < Duration::from_millis(50));
+        let (draft, began) = (draft("mg-1-7"), Instant::now());
+        reporter.verdict(draft);
+        assert!(began.elapsed() < Duration::from_secs(1));
         reporter.forget(UnitId(7));
+        let path = |store: &Store| store.get("mg-1-7").ok()?.look?.files?.first()?.path.clone();
+        while path(&store).is_none() && began.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
         assert!(reporter.close(PATIENCE));
         let record = store.get("mg-1-7").unwrap();
         let look = record.look.unwrap();
@@ -294,16 +304,16 @@ mod tests {
         fs::remove_file(&hangs).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, &hangs, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         let (reporter, store) = reporter(&fake, None);
+        let drafts = [Draft { unit: UnitId(0), ..draft("mg-1-0") }, draft("mg-1-7")];
         let began = Instant::now();
         let mut last = None;
         for second in 0..300 {
             reporter.suspect(UnitId(second), &fake.cgroup(), Duration::from_secs(second * 10), &mut last);
         }
         // More than fit in its queue; and the agent waits for none of it.
-        reporter.suspect(UnitId(7), &fake.cgroup(), Duration::from_secs(9000), &mut last);
-        reporter.verdict(Draft { unit: UnitId(0), ..draft("mg-1-0") });
-        reporter.verdict(draft("mg-1-7"));
-        assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());
+        reporter.suspect(UnitId(7), &fake.cgroup(), Duration::from_hours(3), &mut last);
+        drafts.into_iter().for_each(|draft| reporter.verdict(draft));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         assert!(reporter.close(PATIENCE), "the thread that is stuck is not waited for");
         let record = store.get("mg-1-0").unwrap();
         let look = record.look.unwrap();
@@ -344,11 +354,10 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let part = folder.join("mg-1-7.part");
         rustix::fs::mknodat(rustix::fs::CWD, &part, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let drafts: Vec<_> = (0..MOST_WAITING + 8).map(|_| draft("mg-1-7")).collect();
         let began = Instant::now();
-        for _ in 0..MOST_WAITING + 8 {
-            reporter.verdict(draft("mg-1-7"));
-        }
-        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        drafts.into_iter().for_each(|draft| reporter.verdict(draft));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         assert!(!reporter.close(Duration::from_millis(300)), "it is said that it did not come to its end");
         let _ = fs::OpenOptions::new().read(true).write(true).open(&part);
     }

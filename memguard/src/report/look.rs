@@ -150,6 +150,9 @@ impl std::fmt::Debug for Sources {
     }
 }
 
+/// How often text came back, by device and inode.
+pub(super) type Returns = HashMap<(String, u64), u64>;
+
 /// What a look leaves for later, beside what is kept.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -179,8 +182,6 @@ pub(super) fn look(
         let of_these = insight.in_cycles().into_iter().filter(|cycle| ids.contains(&cycle.cgroup));
         of_these.map(|cycle| (cycle.tid, cycle.since_ns)).collect()
     });
-    let files = sources.insight.as_ref().and_then(|insight| insight.text_files());
-    seen.devices = hot_files(&mut seen.look, files, &ids);
 
     let pids = numbers(&folders, "cgroup.procs", MOST_PROCESSES);
     seen.look.processes = pids.len();
@@ -201,12 +202,6 @@ pub(super) fn look(
             }
         }
     }
-    for task in &mut seen.look.tasks {
-        if late() {
-            break;
-        }
-        name_program(&sources.proc, task, &mut seen.look.files, &seen.devices);
-    }
     seen.root = seen.look.tasks.first().and_then(|task| {
         let path = sources.proc.join(task.pid.to_string()).join("root");
         openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
@@ -215,6 +210,13 @@ pub(super) fn look(
     let threads = numbers(&folders, "cgroup.threads", MOST_THREADS);
     seen.look.threads = threads.len();
     waiting(&sources.proc, &threads, &cycles, deadline, &mut seen.look, &mut cut);
+    progress(&seen.look);
+    // After the tasks, because it reads a thousand slots one by one.
+    let files = sources.insight.as_ref().and_then(|insight| insight.text_files());
+    seen.devices = hot_files(&mut seen.look, files, &ids);
+    for task in &mut seen.look.tasks {
+        name_program(&sources.proc, task, &mut seen.look.files, &seen.devices);
+    }
     // Last: on a kernel that has many counters to add up it takes its time.
     if !late() {
         seen.look.memory_stat = copy("memory.stat");
@@ -306,13 +308,18 @@ fn name_program(proc: &Path, task: &mut Task, files: &mut Option<Vec<HotFile>>, 
     task.exe = Some(path);
 }
 
+/// A device's number as the kernel has it (`MKDEV()`).
+pub(super) const fn device(major: u32, minor: u32) -> u32 {
+    major << 20 | minor & 0xf_ffff
+}
+
 /// Gives a hot file this path, if it is it. Whether it is, beyond doubt.
 ///
 /// The page cache belongs to the inode of the file system below. overlayfs shows its own device, and for a file that it has
 /// not copied up the inode number of the one below; btrfs shows a device for each subvolume. Such devices have no major
 /// number, so there the inode number alone has to do, and that is said.
 pub(super) fn name(file: &mut HotFile, device: u32, (major, minor): (u32, u32), inode: u64, path: &str) -> bool {
-    let exact = device == major << 20 | minor & 0xf_ffff;
+    let exact = device == self::device(major, minor);
     if file.inode != inode || !exact && (major != 0 || file.path.is_some()) {
         return false;
     }
@@ -407,7 +414,7 @@ impl Look {
     }
 
     /// How fast text of each file came back since an earlier look, `seconds` before.
-    pub(super) fn rates_since(&mut self, earlier: &HashMap<(String, u64), u64>, seconds: f64) {
+    pub(super) fn rates_since(&mut self, earlier: &Returns, seconds: f64) {
         if seconds < 0.5 {
             return;
         }
@@ -417,7 +424,7 @@ impl Look {
         }
     }
 
-    pub(super) fn returns(&self) -> HashMap<(String, u64), u64> {
+    pub(super) fn returns(&self) -> Returns {
         self.files.iter().flatten().map(|file| ((file.device.clone(), file.inode), file.returns)).collect()
     }
 

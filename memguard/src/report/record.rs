@@ -70,7 +70,7 @@ pub struct Machine {
 
 impl Machine {
     #[must_use]
-    pub fn new(node: String, kernel: &crate::kernel::Kernel, plan: &Plan) -> Self {
+    pub fn new(node: &str, kernel: &crate::kernel::Kernel, plan: &Plan) -> Self {
         let source = |signal: &crate::kernel::SignalPlan| {
             let programs = signal.programs.join(", ");
             match signal.lost {
@@ -80,7 +80,7 @@ impl Machine {
             }
         };
         Self {
-            node: shown(&node, 253),
+            node: shown(node, 253),
             kernel: shown(&kernel.release, 64),
             architecture: shown(&kernel.machine, 64),
             mglru: kernel.mglru,

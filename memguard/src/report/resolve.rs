@@ -5,15 +5,17 @@
 
 use std::{
     collections::VecDeque,
+    ffi::CStr,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat2, statx};
 
 use super::{
-    look::{HotFile, name},
+    look::{HotFile, device, name},
     record::shown,
 };
 
@@ -23,8 +25,8 @@ const MOST_TIME: Duration = Duration::from_secs(4);
 /// Where program text mostly is, before the rest of the root.
 const FIRST: [&str; 8] = ["usr/lib", "usr/bin", "usr/local", "lib64", "opt", "home", "usr", "."];
 
-/// Gives paths to the files that have none. Whether any was found.
-pub(super) fn resolve(root: &OwnedFd, files: &mut [HotFile], devices: &[u32]) -> bool {
+/// Gives paths to the files that have none, until `stop` is set. Whether any was found.
+pub(super) fn resolve(root: &OwnedFd, files: &mut [HotFile], devices: &[u32], stop: &AtomicBool) -> bool {
     let deadline = Instant::now() + MOST_TIME;
     let mut entries = 0;
     let mut found = false;
@@ -32,13 +34,13 @@ pub(super) fn resolve(root: &OwnedFd, files: &mut [HotFile], devices: &[u32]) ->
     for start in FIRST {
         let mut open = VecDeque::from([PathBuf::from(start)]);
         while let Some(folder) = open.pop_front() {
-            if files.iter().all(|file| file.path.is_some() && !file.by_inode) || entries >= MOST_ENTRIES {
+            if files.iter().all(|file| file.path.is_some()) || entries >= MOST_ENTRIES {
                 return found;
             }
-            if walked.iter().any(|walked| *walked == folder) {
+            if walked.contains(&folder) {
                 continue;
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || stop.load(Ordering::Relaxed) {
                 return found;
             }
             read(root, &folder, files, devices, &mut open, &mut entries, &mut found);
@@ -48,7 +50,8 @@ pub(super) fn resolve(root: &OwnedFd, files: &mut [HotFile], devices: &[u32]) ->
     found
 }
 
-/// Looks at one folder. Links are not followed and no mount is crossed: it never gets out of the root, nor into /proc.
+/// Looks at one folder. Links are not followed, so it never gets out of the root; and of mounts only those are entered that
+/// are of a device with a hot file: neither /proc nor a network's.
 fn read(
     root: &OwnedFd,
     folder: &Path,
@@ -59,7 +62,7 @@ fn read(
     found: &mut bool,
 ) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let Ok(opened) = openat2(root, folder, flags, Mode::empty(), within) else { return };
     let Ok(dir) = Dir::read_from(&opened) else { return };
     for entry in dir {
@@ -75,7 +78,7 @@ fn read(
         let name_of = entry.file_name().to_string_lossy();
         let path = if folder == Path::new(".") { PathBuf::from(&*name_of) } else { folder.join(&*name_of) };
         match entry.file_type() {
-            FileType::Directory => open.push_back(path),
+            FileType::Directory if is_entered(&opened, entry.file_name(), devices) => open.push_back(path),
             FileType::RegularFile if files.iter().any(|file| file.inode == entry.ino()) => {
                 let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
                 let Ok(told) = statx(opened.as_fd(), entry.file_name(), flags, StatxFlags::INO) else { continue };
@@ -89,6 +92,15 @@ fn read(
             _ => {}
         }
     }
+}
+
+/// Whether the walk goes on into this folder. Asking does not make an automounter mount it.
+fn is_entered(folder: &OwnedFd, name: &CStr, devices: &[u32]) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    statx(folder, name, flags, StatxFlags::TYPE).is_ok_and(|told| {
+        !told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+            || devices.contains(&device(told.stx_dev_major, told.stx_dev_minor))
+    })
 }
 
 #[cfg(test)]
@@ -115,13 +127,13 @@ mod tests {
         std::os::unix::fs::symlink("/", root.join("opt")).unwrap();
         let metadata = |path: PathBuf| fs::metadata(path).unwrap();
         let (library, secret) = (metadata(lib.join("libpython\n3.11.so")), metadata(dir.path().join("outside/secret")));
-        let device =
-            u32::try_from((rustix::fs::major(library.dev()) << 20) | rustix::fs::minor(library.dev())).unwrap();
+        let device = device(rustix::fs::major(library.dev()), rustix::fs::minor(library.dev()));
         let tool = metadata(root.join("tool")).ino();
         let mut files = [hot(library.ino()), hot(secret.ino()), hot(tool), hot(tool)];
         let opened = OwnedFd::from(fs::File::open(&root).unwrap());
         let devices = [device, device, device, 8 << 20];
-        assert!(resolve(&opened, &mut files, &devices));
+        assert!(!resolve(&opened, &mut files, &devices, &AtomicBool::new(true)), "at the end nobody waits for it");
+        assert!(resolve(&opened, &mut files, &devices, &AtomicBool::new(false)));
         assert_eq!(files[0].path.as_deref(), Some("/usr/lib/x86_64-linux-gnu/libpython\\n3.11.so"));
         assert_eq!(files[1].path, None, "outside of the root");
         assert_eq!((files[2].path.as_deref(), files[2].by_inode), (Some("/tool"), false));

@@ -1,11 +1,14 @@
 //! What a report says, before it is laid out as text or as a page.
 
+use std::path::Path;
+
 use super::{Look, Record, TermRecord};
 use crate::{
     engine::Limit,
     journal::{Incident, Stage},
     respond::{Ended, Mode},
     telemetry::escaped,
+    workload::Place,
 };
 
 /// How it ended, in one or two words, and how that is to be taken.
@@ -41,6 +44,9 @@ pub(super) struct Waits {
 
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes == 0 {
+        return "0".to_owned();
+    }
     let mut value = bytes as f64 / 1024.0;
     let mut unit = 0;
     while value >= 1024.0 && unit + 1 < UNITS.len() {
@@ -61,21 +67,20 @@ pub(super) fn time(seconds: u64) -> String {
 
 /// `Container runner of ci/runner-1`, or the cgroup.
 pub(super) fn who(record: &Record) -> String {
-    match &record.workload {
-        Some(workload) => {
-            let pod = format!("{}/{}", workload.namespace, workload.pod);
-            match &workload.container {
-                Some(container) => escaped(&format!("Container {container} of {pod}")),
-                None => escaped(&format!("A container of {pod}")),
-            }
-        }
-        None => {
-            let path = record.victim.as_deref().unwrap_or(&record.cgroup);
-            // The last part of a path tells most; all of it stands further down.
-            let last = path.rsplit('/').next().unwrap_or(path);
-            format!("Cgroup {}", escaped(if last.is_empty() { "(root)" } else { last }))
-        }
+    if let Some(workload) = &record.workload {
+        let pod = format!("{}/{}", workload.namespace, workload.pod);
+        return escaped(&match &workload.container {
+            Some(container) => format!("Container {container} of {pod}"),
+            None => format!("A container of {pod}"),
+        });
     }
+    let path = record.victim.as_deref().unwrap_or(&record.cgroup);
+    if let Some(place) = Place::of(Path::new(path)) {
+        return format!("Cgroup {}", escaped(&place.short()));
+    }
+    // The last part of a path tells most; all of it stands further down.
+    let last = path.rsplit('/').next().unwrap_or(path);
+    format!("Cgroup {}", escaped(if last.is_empty() { "(root)" } else { last }))
 }
 
 pub(super) fn status(record: &Record, incident: Option<&Incident>) -> Status {
@@ -308,7 +313,8 @@ mod tests {
 
     #[test]
     fn sizes_and_rates_are_told_with_the_digits_that_matter() {
-        for (value, text) in [(0, "0 KiB"), (512 << 20, "512 MiB"), (1536 << 20, "1.5 GiB"), (u64::MAX, "16777216 TiB")]
+        for (value, text) in
+            [(0, "0"), (100, "0.1 KiB"), (512 << 20, "512 MiB"), (1536 << 20, "1.5 GiB"), (u64::MAX, "16777216 TiB")]
         {
             assert_eq!(bytes(value), text);
         }
@@ -354,9 +360,9 @@ mod tests {
         assert!(head.ends_with("and memguard killed it."), "{head}");
         assert!(happened(Some(&killed))[1].contains("empty after 12 ms"));
         assert!(advice(&record, Some(&killed))[0].contains("python3 (PID 4711)"));
-        let held = incident(Stage::Suppressed { why: "budget".to_owned() });
-        assert_eq!(status(&record, Some(&held)).word, "not ended");
-        assert!(advice(&record, Some(&held)).last().unwrap().contains("budget"));
+        let spared = incident(Stage::Suppressed { why: "budget".to_owned() });
+        assert_eq!(status(&record, Some(&spared)).word, "not ended");
+        assert!(advice(&record, Some(&spared)).last().unwrap().contains("budget"));
         assert_eq!(status(&record, None).word, "outcome unknown");
         let observed = Record { mode: Mode::Observe, ..record };
         assert!(advice(&observed, None).last().unwrap().contains("--mode enforce"));

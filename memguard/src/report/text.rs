@@ -88,7 +88,7 @@ fn seen(out: &mut String, record: &Record) {
     for bar in story::bars(record) {
         let mark = |mark: Option<&(String, f64)>| mark.map_or_else(String::new, |(text, _)| text.clone());
         let drawn = bar.part.map_or_else(String::new, |part| {
-            let at = |part: f64| ((part * BAR as f64).round() as usize).min(BAR - 1);
+            let at = |part: f64| column(part, BAR);
             let (full, from) = (at(part) + usize::from(part >= 0.99), bar.from.as_ref().map(|(_, part)| at(*part)));
             let cell = |place: usize| match (place < full, Some(place) == from) {
                 (_, true) => '┃',
@@ -109,6 +109,15 @@ fn seen(out: &mut String, record: &Record) {
     wrap(out, "", &story::certainty(record));
 }
 
+/// A line of the timeline: its name, how its highest value is told, and the value of a point.
+type Course = (&'static str, fn(f32) -> String, fn(&Point) -> Option<f32>);
+
+/// Which of so many columns a part of 1 falls into.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
+fn column(part: f64, columns: usize) -> usize {
+    ((part * columns as f64).round() as usize).min(columns.saturating_sub(1))
+}
+
 /// One letter for a state.
 const fn letter(state: State) -> char {
     match state {
@@ -124,17 +133,18 @@ fn course(out: &mut String, record: &Record) {
     let (Some(first), true) = (points.first(), points.len() >= 3) else { return };
     heading(out, &format!("THE LAST {:.0} SECONDS  (. pressed, s suspect, L livelock)", -first.at_s));
     let columns = points.len().min(COURSE);
-    let of_column = |column: usize| {
-        let (from, to) = (column * points.len() / columns, (column + 1) * points.len() / columns);
+    let of_column = |place: usize| {
+        let (from, to) = (place * points.len() / columns, (place + 1) * points.len() / columns);
         &points[from..to.max(from + 1)]
     };
     let worst = |points: &[Point]| points.iter().map(|point| point.state).max().unwrap_or_default();
-    let states: String = (0..columns).map(|column| letter(worst(of_column(column)))).collect();
+    let states: String = (0..columns).map(|place| letter(worst(of_column(place)))).collect();
     let _ = writeln!(out, "{:<16}{}", "state", states.trim_end());
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
     let size = |most: f32| story::bytes(most as u64);
     let rate = |most: f32| format!("{most:.0}/s");
     let share = |most: f32| format!("{:.0} %", most * 100.0);
-    let lines: [(&str, fn(f32) -> String, fn(&Point) -> Option<f32>); 6] = [
+    let lines: [Course; 6] = [
         ("in use", size, |p| Some(p.current as f32)),
         ("anon + shmem", size, |p| Some(p.anon.saturating_add(p.shmem) as f32)),
         ("refaults", rate, |p| Some(p.refaults_per_s)),
@@ -144,17 +154,16 @@ fn course(out: &mut String, record: &Record) {
     ];
     for (name, told, value) in lines {
         let means: Vec<Option<f32>> = (0..columns)
-            .map(|column| {
+            .map(|place| {
                 let values: Vec<f32> =
-                    of_column(column).iter().filter_map(value).filter(|value| value.is_finite()).collect();
+                    of_column(place).iter().filter_map(value).filter(|value| value.is_finite()).collect();
                 (!values.is_empty()).then(|| values.iter().sum::<f32>() / values.len() as f32)
             })
             .collect();
         let Some(most) = means.iter().flatten().copied().reduce(f32::max) else { continue };
         let cell = |mean: &Option<f32>| {
             mean.map_or(' ', |mean| {
-                let level = if most > 0.0 { mean / most * 7.0 } else { 0.0 };
-                LEVELS[(level.round() as usize).min(7)]
+                LEVELS[column(if most > 0.0 { f64::from(mean / most) * 7.0 / 8.0 } else { 0.0 }, LEVELS.len())]
             })
         };
         let drawn: String = means.iter().map(cell).collect();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Memory, Signals, State};
 
 /// As far back as it goes.
-const SPAN: Duration = Duration::from_secs(120);
+const SPAN: Duration = Duration::from_mins(2);
 /// Points that are kept: one for each look, which is once a second.
 const MOST: usize = 121;
 

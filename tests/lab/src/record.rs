@@ -96,6 +96,8 @@ pub enum Record {
     Recording { length: u64, crc32: u32, piece: String },
     /// What `memguard incidents --output json` says once memguard has ended.
     Incidents { list: String },
+    /// What `memguard report latest --output json` says then, if there is one.
+    Report { report: serde_json::Value },
     /// memguard or a command ended.
     Ended { code: Option<i32>, signal: Option<i32> },
     /// The guest is done. `error` says why it could not do what it was asked.

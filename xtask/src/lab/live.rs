@@ -36,6 +36,7 @@ impl Live {
             Record::Started { .. }
             | Record::Recording { .. }
             | Record::Incidents { .. }
+            | Record::Report { .. }
             | Record::Ended { .. }
             | Record::End { .. } => {}
         }

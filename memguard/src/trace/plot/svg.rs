@@ -101,6 +101,11 @@ pub(crate) fn escaped(text: &str) -> String {
     })
 }
 
+/// A number on an axis: no more digits than can be told apart there.
+fn tick(value: f64) -> String {
+    if value >= 10.0 { format!("{value:.0}") } else { format!("{}", (value * 1000.0).round() / 1000.0) }
+}
+
 /// A round number at or above a value.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 || !value.is_finite() {
@@ -230,7 +235,7 @@ impl Picture {
                 width - right,
                 left - 6.0,
                 y(value) + 4.0,
-                value * panel.scale,
+                tick(value * panel.scale),
                 panel.unit
             )?;
         }
@@ -245,9 +250,10 @@ impl Picture {
         }
         // From the right, or from the left in a row of its own. Some 6 units a letter.
         let letters = |line: &Line| 6.0 * line.name.chars().count() as f64 + 14.0;
-        let mut legend =
-            if legend_below { left + panel.lines.iter().map(letters).sum::<f64>() - 14.0 } else { width - right };
-        for line in panel.lines.iter().rev() {
+        let (mut legend, anchor) = if legend_below { (left, "start") } else { (width - right, "end") };
+        let in_order: Vec<&Line> =
+            if legend_below { panel.lines.iter().collect() } else { panel.lines.iter().rev().collect() };
+        for line in in_order {
             let points = line.points.iter().fold(String::new(), |mut points, (at, value)| {
                 let _ = write!(points, "{:.1},{:.1} ", self.x(*at), y(*value));
                 points
@@ -255,12 +261,12 @@ impl Picture {
             writeln!(out, "<polyline class=\"l l{}\" points=\"{}\"/>", line.color, points.trim_end())?;
             writeln!(
                 out,
-                "<text class=\"s f{}\" x=\"{legend:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>",
+                "<text class=\"s f{}\" x=\"{legend:.0}\" y=\"{:.0}\" text-anchor=\"{anchor}\">{}</text>",
                 line.color,
                 top - 8.0,
                 escaped(line.name)
             )?;
-            legend -= letters(line);
+            legend += if legend_below { letters(line) } else { -letters(line) };
         }
         for step in 0..=4 {
             let at = self.end() * f64::from(step) / 4.0;
