@@ -312,7 +312,9 @@ mod tests {
         }
         // More than fit in its queue; and the agent waits for none of it.
         reporter.suspect(UnitId(7), &fake.cgroup(), Duration::from_hours(3), &mut last);
-        drafts.into_iter().for_each(|draft| reporter.verdict(draft));
+        for draft in drafts {
+            reporter.verdict(draft);
+        }
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         assert!(reporter.close(PATIENCE), "the thread that is stuck is not waited for");
         let record = store.get("mg-1-0").unwrap();
@@ -356,7 +358,9 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &part, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         let drafts: Vec<_> = (0..MOST_WAITING + 8).map(|_| draft("mg-1-7")).collect();
         let began = Instant::now();
-        drafts.into_iter().for_each(|draft| reporter.verdict(draft));
+        for draft in drafts {
+            reporter.verdict(draft);
+        }
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         assert!(!reporter.close(Duration::from_millis(300)), "it is said that it did not come to its end");
         let _ = fs::OpenOptions::new().read(true).write(true).open(&part);

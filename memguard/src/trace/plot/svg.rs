@@ -248,8 +248,9 @@ impl Picture {
                 width - left - right
             )?;
         }
-        // From the right, or from the left in a row of its own. Some 6 units a letter.
-        let letters = |line: &Line| 6.0 * line.name.chars().count() as f64 + 14.0;
+        // From the right, or from the left in a row of its own. Some 6 units a letter; where there is room, more.
+        let letter = if legend_below { 7.0 } else { 6.0 };
+        let letters = |line: &Line| letter * line.name.chars().count() as f64 + 14.0;
         let (mut legend, anchor) = if legend_below { (left, "start") } else { (width - right, "end") };
         let in_order: Vec<&Line> =
             if legend_below { panel.lines.iter().collect() } else { panel.lines.iter().rev().collect() };
@@ -276,7 +277,8 @@ impl Picture {
                 "<text class=\"s\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{:.0} s</text>",
                 self.x(at),
                 bottom + 14.0,
-                at - zero
+                // The sum makes 0 of what would be written as -0.
+                (at - zero).round() + 0.0
             )?;
         }
         Ok(())
