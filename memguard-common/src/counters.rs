@@ -225,6 +225,28 @@ pub const fn text_piece_key(device: u32, inode: u64, piece: u64, cgroup_id: u64)
     key ^ (key >> 32)
 }
 
+/// A file whose text came back, by cgroup. A slot is shared by all files that hash to it: the one that comes back most
+/// often keeps it, because each return of it adds to its credit, and each of another one takes from it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReturnedFile {
+    /// Hash of the members that say whose it is, see [`text_file_key`]: tells a slot that two CPUs took at once. 0 for
+    /// nobody's.
+    pub key: u64,
+    /// `inode->i_ino`
+    pub inode: u64,
+    pub cgroup_id: u64,
+    /// Returns since the slot was taken.
+    pub returns: u64,
+    /// `inode->i_sb->s_dev`
+    pub device: u32,
+    /// At most [`MOST_CREDIT`], so that a file of a container that is gone gives its slot away before long.
+    pub credit: u32,
+}
+
+/// See [`ReturnedFile::credit`].
+pub const MOST_CREDIT: u32 = 256;
+
 /// The key of a whole file that a cgroup executes: that of a piece which no file has.
 #[inline(always)]
 #[must_use]
@@ -273,6 +295,7 @@ const _: () = {
     assert!(size_of::<CycleStart>() == 16);
     assert!(size_of::<StallStart>() == 24);
     assert!(size_of::<TextPiece>() == 16);
+    assert!(size_of::<ReturnedFile>() == 40);
     assert!(size_of::<Losses>() == 40);
 };
 

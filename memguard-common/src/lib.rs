@@ -25,6 +25,8 @@ pub mod maps {
     /// Array of `u64`: [keys](crate::counters::text_file_key) of files that are executed, used as a hash table without
     /// chains.
     pub const TEXT_FILES: &str = "TEXT_FILES";
+    /// Array of [`ReturnedFile`](crate::counters::ReturnedFile), used as a hash table without chains.
+    pub const RETURNED_FILES: &str = "RETURNED_FILES";
     /// Ring buffer of [`Record`](crate::record::Record)s.
     pub const RING: &str = "RING";
     /// Array of one [`Losses`](crate::counters::Losses).
@@ -57,6 +59,8 @@ pub mod maps {
     pub const TEXT_PIECES_SLOTS: u32 = 32768;
     /// Files that are executed, once for each cgroup that does, node-wide; a power of two. They take 128 KiB.
     pub const TEXT_FILES_SLOTS: u32 = 16384;
+    /// Files with text that came back, node-wide; a power of two. They take 40 KiB.
+    pub const RETURNED_FILES_SLOTS: u32 = 1024;
     /// Size of the ring in bytes. It is mapped twice into user space and counts there as resident once touched.
     pub const DEFAULT_RING_BYTES: u32 = 256 * 1024;
 }

@@ -8,15 +8,15 @@ use aya_ebpf::{
 
 use memguard_common::{
     Counters,
-    counters::{return_bucket, text_file_key, text_piece_key, text_piece_shift},
-    maps::{TEXT_FILES_SLOTS, TEXT_PIECES_SLOTS},
+    counters::{MOST_CREDIT, return_bucket, text_file_key, text_piece_key, text_piece_shift},
+    maps::{RETURNED_FILES_SLOTS, TEXT_FILES_SLOTS, TEXT_PIECES_SLOTS},
 };
 
 use crate::{
     atomic,
     globals::{FAULT_MAJOR, FAULT_RETRY, FAULT_TRIED},
-    kernel::{Probed, Typed, fault_flags, fault_on_text, fault_page},
-    maps::{TEXT_FILES, TEXT_PIECES, entry},
+    kernel::{FilePage, Probed, Typed, fault_flags, fault_on_text, fault_page},
+    maps::{RETURNED_FILES, TEXT_FILES, TEXT_PIECES, entry},
 };
 
 /// `filemap_fault()` on its way out: the one hook that tells all three.
@@ -75,6 +75,35 @@ unsafe fn count_return(vmf: *const u8, cgroup_id: u64, counters: *mut Counters) 
         (&raw mut (*piece).at_ns).write_volatile(now);
         if known && let Some(bucket) = return_bucket(now.saturating_sub(before)) {
             atomic::add((&raw mut (*counters).text_returns).cast::<u64>().add(bucket), 1);
+            count_file(&page, cgroup_id);
+        }
+    }
+}
+
+/// Text of this file came back: for the report of an incident, which tells the files that did so most.
+///
+/// Other CPUs may be here for other files with the same slot. A return more or less does no harm, and members of two files
+/// in one slot do not fit its key.
+#[inline(always)]
+unsafe fn count_file(page: &FilePage, cgroup_id: u64) {
+    let key = text_file_key(page.device, page.inode, cgroup_id);
+    let Some(file) = RETURNED_FILES.get_ptr_mut(key as u32 & (RETURNED_FILES_SLOTS - 1)) else { return };
+    unsafe {
+        let credit = (&raw const (*file).credit).read_volatile();
+        if (&raw const (*file).key).read_volatile() == key {
+            atomic::add(&raw mut (*file).returns, 1);
+            if credit < MOST_CREDIT {
+                (&raw mut (*file).credit).write_volatile(credit + 1);
+            }
+        } else if credit > 1 {
+            (&raw mut (*file).credit).write_volatile(credit - 1);
+        } else {
+            (&raw mut (*file).key).write_volatile(key);
+            (&raw mut (*file).inode).write_volatile(page.inode);
+            (&raw mut (*file).cgroup_id).write_volatile(cgroup_id);
+            (&raw mut (*file).device).write_volatile(page.device);
+            (&raw mut (*file).returns).write_volatile(1);
+            (&raw mut (*file).credit).write_volatile(1);
         }
     }
 }

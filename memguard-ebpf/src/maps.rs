@@ -5,10 +5,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, RingBuf},
 };
 use memguard_common::{
-    counters::{CgroupEntry, CycleStart, Losses, StallStart, TextPiece},
+    counters::{CgroupEntry, CycleStart, Losses, ReturnedFile, StallStart, TextPiece},
     maps::{
-        DEFAULT_CYCLE_STARTS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, DEFAULT_STALL_STARTS, PROBES, TEXT_FILES_SLOTS,
-        TEXT_PIECES_SLOTS, home_slot,
+        DEFAULT_CYCLE_STARTS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, DEFAULT_STALL_STARTS, PROBES, RETURNED_FILES_SLOTS,
+        TEXT_FILES_SLOTS, TEXT_PIECES_SLOTS, home_slot,
     },
 };
 
@@ -31,6 +31,9 @@ pub static TEXT_PIECES: Array<TextPiece> = Array::with_max_entries(TEXT_PIECES_S
 
 #[map]
 pub static TEXT_FILES: Array<u64> = Array::with_max_entries(TEXT_FILES_SLOTS, 0);
+
+#[map]
+pub static RETURNED_FILES: Array<ReturnedFile> = Array::with_max_entries(RETURNED_FILES_SLOTS, 0);
 
 #[map]
 pub static RING: RingBuf = RingBuf::with_byte_size(DEFAULT_RING_BYTES, 0);

@@ -214,7 +214,8 @@ fn main() -> anyhow::Result<()> {
     let mut policy = Policy::default();
     policy.protect.push(glob::Pattern::new("**/cri-containerd-b*.scope").context("a bad pattern")?);
     let engine = Settings { window: Duration::from_secs(3), hold: Duration::from_secs(3), ..Settings::default() };
-    let config = Config { mode: Mode::Enforce, engine, policy, ..Config::default() };
+    policy.mode = Mode::Enforce;
+    let config = Config { engine, policy, ..Config::default() };
     let journal = Journal::open(&dir.path().join("state"), &dir.path().join("run"))?.journal;
     let actions = KernelActions::new(Notes::new(dir.path().join("run")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

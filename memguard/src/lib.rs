@@ -19,6 +19,7 @@ pub mod kubernetes;
 pub mod metrics;
 pub mod protect;
 pub mod remote;
+pub mod report;
 pub mod respond;
 pub mod status;
 pub mod telemetry;

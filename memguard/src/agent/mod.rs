@@ -36,6 +36,7 @@ use crate::{
     metrics::{Metrics, Questions},
     protect,
     remote::Remote,
+    report::Reporter,
     respond::{Actions, Ledger, OwnPod, Policy, Suspects},
     status::Publisher,
     telemetry::{Cost, Event, Summary, emit},
@@ -82,6 +83,8 @@ const WALK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the end waits for answers of Kubernetes and GitHub that are under way.
 const REMOTE_PATIENCE: Duration = Duration::from_secs(4);
+/// How long the end waits for reports to be written.
+const REPORT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the end waits for the journal's disk.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -113,6 +116,7 @@ pub struct Agent<A> {
     ledger: Ledger,
     journal: Journal,
     remote: Option<Remote>,
+    reporter: Option<Reporter>,
     boot_id: String,
     suspects: Suspects,
     began: Instant,
@@ -177,6 +181,7 @@ impl<A: Actions> Agent<A> {
             ledger: Ledger::default(),
             journal,
             remote: None,
+            reporter: None,
             boot_id: boot_id(),
             suspects: Suspects::default(),
             began: Instant::now(),
@@ -214,6 +219,12 @@ impl<A: Actions> Agent<A> {
     pub fn reaching(self, remote: Option<Remote>) -> Self {
         let pods = remote.as_ref().map(|remote| remote.pods().clone()).or(self.pods);
         Self { pods, remote, ..self }
+    }
+
+    /// Has a report made of each verdict.
+    #[must_use]
+    pub fn reporting(self, reporter: Option<Reporter>) -> Self {
+        Self { reporter, ..self }
     }
 
     /// Runs until SIGINT, SIGTERM or the configured time.
@@ -283,6 +294,9 @@ impl<A: Actions> Agent<A> {
             tracing::error!(
                 "the disk of the journal does not answer; what it lacks is in the run folder, for the next start"
             );
+        }
+        if self.reporter.take().is_some_and(|reporter| !reporter.close(REPORT_PATIENCE)) {
+            tracing::error!("the disk does not answer; the latest reports may be lost");
         }
         self.summary.watched_for_s = self.began.elapsed().as_secs_f64();
         for unit in self.units.values_mut() {
@@ -421,7 +435,10 @@ impl<A: Actions> Agent<A> {
         if let Some(recorder) = &mut self.recorder {
             recorder.forget(id);
         }
-        self.units.remove(&id);
+        let looked = self.units.remove(&id).is_some_and(|unit| unit.last_look.is_some());
+        if let Some(reporter) = self.reporter.as_ref().filter(|_| looked) {
+            reporter.forget(id);
+        }
         self.suspects.forget(id);
         self.activity.forget_unit(id);
     }

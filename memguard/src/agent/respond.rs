@@ -17,6 +17,7 @@ use crate::{
     engine::{UnitId, Verdict},
     journal::{Incident, Stage},
     remote::{Remote, Wishes, follow_ups},
+    report::Draft,
     respond::{
         ActionError, Actions, Applies, Decision, DryRun, Ended, Method, Mode, PlanFacts, Planned, Spent, Suppressed,
         fresh_check, plan,
@@ -101,6 +102,7 @@ impl<A: Actions> Agent<A> {
         crash::point("verdict");
         let place = victim.as_ref().and_then(|victim| Place::of(victim.path()));
         let workload = self.remote.as_ref().zip(place.as_ref()).and_then(|(remote, place)| remote.workload(place));
+        let reported = victim_path.as_deref().map(|path| CgroupName::new(self.tree.root(), 0, path).cgroup);
         let mut record = Incident {
             id: incident.clone(),
             decided_at,
@@ -117,6 +119,7 @@ impl<A: Actions> Agent<A> {
             follow_ups: Vec::new(),
             wishes: wishes(self.remote.as_ref(), &applies),
         };
+        let workload = record.workload.clone();
         let decision = match (decision, victim) {
             (Decision::Suppress(reason), _) => Err(reason),
             (Decision::Ignore, _) | (Decision::End { .. }, None) => Err(Suppressed::NoVictim),
@@ -182,6 +185,23 @@ impl<A: Actions> Agent<A> {
             self.began.elapsed().as_secs_f64(),
             verdict.terms.sentence(),
         );
+        if let Some(reporter) = &self.reporter {
+            let timeline = self.units.get(&id).map(|unit| unit.timeline.points(now)).unwrap_or_default();
+            reporter.verdict(Draft {
+                incident: incident.clone(),
+                decided_at,
+                at: decided,
+                mode,
+                unit: id,
+                cgroup: on_behalf_of.cgroup.clone(),
+                victim: reported,
+                workload,
+                verdict: verdict.clone(),
+                settings: self.config.engine.clone(),
+                memory: latest.memory,
+                timeline,
+            });
+        }
         // In observe mode nothing changes, so one verdict for one livelock is enough.
         if applies.may_act_later() {
             self.engine.acted(id, verdict.at);

@@ -21,6 +21,7 @@ impl<A: Actions> Agent<A> {
         let Observation { before, state, signals, terms, verdict } = observation;
         if let Some(latest) = &mut unit.latest {
             latest.signals.clone_from(&signals);
+            unit.timeline.push(now, state, &latest.memory, signals.as_ref());
         }
         if let Some(signals) = &signals {
             self.metrics.looked(signals);
@@ -60,6 +61,15 @@ impl<A: Actions> Agent<A> {
             && let Some(unit) = self.units.get_mut(&id)
         {
             unit.victim = None;
+            if let Some(reporter) = self.reporter.as_ref().filter(|_| unit.last_look.take().is_some()) {
+                reporter.forget(id);
+            }
+        }
+        if let (Some(reporter), Some(unit)) =
+            (&self.reporter, self.units.get_mut(&id).filter(|_| state >= State::Suspect))
+        {
+            let folder = unit.victim.as_ref().map_or_else(|| unit.handle.path(), |victim| victim.path());
+            reporter.suspect(id, folder, now, &mut unit.last_look);
         }
         if let Some(verdict) = verdict {
             self.respond(id, verdict);

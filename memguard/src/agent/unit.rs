@@ -10,6 +10,7 @@ use memguard_common::{CYCLE_BUCKETS, Counters};
 use crate::{
     cgroup::{CgroupError, CgroupHandle},
     engine::{Memory, Sample, Signals, State, TracerSample},
+    report::Timeline,
     status::Trail,
     telemetry::{CgroupName, RefaultHistogram, RefaultReport},
 };
@@ -32,6 +33,9 @@ pub(super) struct Unit {
     pub(super) refaults: u64,
     /// For who wants to look at it.
     pub(super) trail: Trail,
+    pub(super) timeline: Timeline,
+    /// When its tasks were last looked at for a report.
+    pub(super) last_look: Option<Duration>,
     histogram: RefaultHistogram,
     cycle_ns_log2: Option<[u64; CYCLE_BUCKETS]>,
 }
@@ -59,6 +63,8 @@ impl Unit {
             latest: None,
             refaults: 0,
             trail: Trail::new(now),
+            timeline: Timeline::default(),
+            last_look: None,
             histogram: RefaultHistogram::default(),
             cycle_ns_log2: None,
         })

@@ -1,7 +1,11 @@
 //! `memguard incidents`: what was decided and done on this machine, from the copies in the run folder and, while no
 //! memguard is at work, from the journal on the disk.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
@@ -48,16 +52,9 @@ pub(super) enum Output {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut incidents = Copies::below(&args.run_dir).all();
-    match read_only(&args.state_dir) {
-        Ok(stored) => {
-            let newer: Vec<_> = stored.into_iter().filter(|s| incidents.iter().all(|copy| copy.id != s.id)).collect();
-            incidents.extend(newer);
-            incidents.sort_by(|a, b| (a.decided_at, &a.id).cmp(&(b.decided_at, &b.id)));
-        }
-        // memguard is at work, and keeps copies.
-        Err(StoreError::InUse { .. }) => {}
-        Err(error) => eprintln!("memguard: {error}"),
+    let (incidents, trouble) = gather(&args.run_dir, &args.state_dir);
+    if let Some(error) = trouble {
+        eprintln!("memguard: {error}");
     }
     let text = match (&args.command, args.output) {
         (None | Some(Command::List), Output::Text) => list(&incidents),
@@ -76,7 +73,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn time(seconds: u64) -> String {
+/// What copies and journal hold, and why one of them can't be read.
+pub(super) fn gather(run_dir: &Path, state_dir: &Path) -> (Vec<Incident>, Option<StoreError>) {
+    let mut incidents = Copies::below(run_dir).all();
+    match read_only(state_dir) {
+        Ok(stored) => {
+            let newer: Vec<_> = stored.into_iter().filter(|s| incidents.iter().all(|copy| copy.id != s.id)).collect();
+            incidents.extend(newer);
+            incidents.sort_by(|a, b| (a.decided_at, &a.id).cmp(&(b.decided_at, &b.id)));
+            (incidents, None)
+        }
+        // memguard is at work, and keeps copies.
+        Err(StoreError::InUse { .. }) => (incidents, None),
+        Err(error) => (incidents, Some(error)),
+    }
+}
+
+pub(super) fn time(seconds: u64) -> String {
     let timestamp = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     timestamp.map_or_else(|| seconds.to_string(), |timestamp| timestamp.to_string())
 }
@@ -135,7 +148,7 @@ fn show(incident: &Incident) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         journal::Stage,
@@ -143,7 +156,7 @@ mod tests {
         respond::{Ended, Method, Mode},
     };
 
-    fn incident() -> Incident {
+    pub(in super::super) fn incident() -> Incident {
         Incident {
             id: "mg-1764000000-7".to_owned(),
             decided_at: 1_764_000_000,

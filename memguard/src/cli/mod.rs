@@ -7,6 +7,7 @@ mod incidents;
 mod reach;
 mod reload;
 mod replay;
+mod report;
 mod run;
 mod status;
 mod top;
@@ -50,6 +51,8 @@ enum Command {
     Status(status::Args),
     /// Tell what memguard decided and did on this machine.
     Incidents(incidents::Args),
+    /// Tell all that is known of one incident: as text, JSON, or a page for a browser.
+    Report(report::Args),
     /// Show what can be set, or check a configuration file.
     Config(config::Args),
     /// Tell what this machine offers, what memguard makes of it, and what is lost.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Incidents(args) => incidents::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };

@@ -49,7 +49,7 @@ impl ReachArgs {
         }
     }
 
-    fn node(&self) -> anyhow::Result<String> {
+    pub(super) fn node(&self) -> anyhow::Result<String> {
         if let Some(name) = &self.node_name {
             return Ok(name.clone());
         }

@@ -21,6 +21,7 @@ use crate::{
     kernel::{Facts, Level, Plan},
     metrics::{self, About, Metrics, Questions, Served},
     protect,
+    report::{Insight, Machine, Reporter, Sources},
     respond::{KernelActions, Method, Mode, Notes, OwnPod, Restored},
     status,
     telemetry::{Event, LogFormat, Started, emit, escaped, init, shown, tell_also},
@@ -271,7 +272,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => (None, Questions::default()),
     };
     let own = own.as_deref();
-    let (tracer, ring) = tracer.unzip();
+    let (mut tracer, ring) = tracer.unzip();
+    let reporter = if args.record_only { None } else { reporter(args, &facts, &plan, tracer.as_mut()) };
     let summary = runtime.block_on(async {
         Agent::new(config, KernelActions::new(notes), journal, &root, own, &plan, tracer)
             .running_in(OwnPod::told(|name| std::env::var(name).ok()))
@@ -279,6 +281,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .reaching(remote)
             .measured_by(metrics, questions)
             .shown_by(publisher)
+            .reporting(reporter)
             .continuing(incidents)
             .reloading(reload::reload(args, root.facts().kill))
             .run(ring)
@@ -287,6 +290,22 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     drop(server);
     summary.context("can't listen for signals")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What makes reports. Without it memguard does all the rest.
+fn reporter(args: &Args, facts: &Facts, plan: &Plan, tracer: Option<&mut Tracer>) -> Option<Reporter> {
+    let insight = tracer.and_then(|tracer| match tracer.take_details() {
+        Ok(details) => Some(Box::new(details) as Box<dyn Insight>),
+        Err(error) => {
+            tracing::warn!("reports will not tell tasks in reclaim and files: {error}");
+            None
+        }
+    });
+    let sources = Sources { proc: PathBuf::from("/proc"), insight };
+    let machine = Machine::new(&args.reach.node().unwrap_or_default(), &facts.kernel, plan);
+    Reporter::start(sources, &args.state_dir, machine)
+        .inspect_err(|error| tracing::warn!("there will be no reports, their threads can't be started: {error}"))
+        .ok()
 }
 
 /// Begins or continues a recording.

@@ -40,11 +40,12 @@ pub(super) fn note(incident: &Incident, workload: &Workload) -> String {
     format!(
         "{} hung at its memory limit{}: the kernel threw out program text and read it back all the time, and never ran \
          out of memory, so its OOM killer was not asked. {}. Raise limits.memory, or find the step that needs so much. \
-         Incident {}. {}",
+         All of it: memguard report {} on node {}. {}",
         container(workload),
         at_limit(workload),
         deed(incident),
         incident.id,
+        escaped(&workload.node),
         incident.evidence
     )
 }
@@ -89,7 +90,12 @@ pub(super) fn summary(incident: &Incident, workload: &Workload) -> String {
             let _ = writeln!(text, "| {name} | {} |", cell(&value));
         }
     }
-    let _ = write!(text, "\nOn the node, `memguard incidents show {}` tells all that is known.\n", cell(&incident.id));
+    let _ = write!(
+        text,
+        "\n`memguard report {}` on node {} tells all that is known, with `--output html` as a page with plots.\n",
+        cell(&incident.id),
+        cell(&workload.node)
+    );
     text
 }
 

@@ -7,7 +7,7 @@
 mod degrade;
 mod entry;
 pub(crate) mod file;
-mod plot;
+pub(crate) mod plot;
 mod recorder;
 mod replay;
 

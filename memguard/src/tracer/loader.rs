@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, io, os::fd::OwnedFd};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness, VerifierLogLevel,
-    maps::{Array, MapData, MapError, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, RingBuf},
     programs::{
         BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId,
         kprobe::KProbeLinkId, tp_btf::BtfTracePointLinkId,
@@ -13,16 +13,17 @@ use aya::{
 };
 use memguard_common::{
     Losses,
-    counters::CgroupEntry,
+    counters::{CgroupEntry, CycleStart, ReturnedFile},
     globals as g,
     maps::{
-        CGROUPS, CYCLE_STARTS, DEFAULT_CYCLE_STARTS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, LOSSES, PROBES, RING,
-        STALL_STARTS,
+        CGROUPS, CYCLE_STARTS, DEFAULT_CYCLE_STARTS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, LOSSES, PROBES, RETURNED_FILES,
+        RING, STALL_STARTS,
     },
 };
 
 use super::{
     cost::{ProgramCost, TracerCost},
+    details::Details,
     ring::Ring,
     table::{Occupancy, Table},
 };
@@ -106,12 +107,16 @@ impl std::fmt::Debug for Tracer {
 /// The wire types as aya wants them.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Pod<T>(T);
+pub(super) struct Pod<T>(pub(super) T);
 
 // SAFETY: the wire types are repr(C), hold integers only and have no padding (asserted in memguard-common).
 unsafe impl aya::Pod for Pod<Losses> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Pod<CgroupEntry> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Pod<CycleStart> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Pod<ReturnedFile> {}
 
 /// Makes the plan and applies it. A program that the kernel refuses becomes a fact, and the plan is made again without
 /// it; so this ends with what works, at the latest with nothing attached and `None`.
@@ -218,6 +223,16 @@ impl Tracer {
     fn take_ring(&mut self) -> Result<Ring, TracerError> {
         let map = self.ebpf.take_map(RING).ok_or(TracerError::Incomplete("map RING"))?;
         Ring::new(RingBuf::try_from(map)?).map_err(TracerError::Ring)
+    }
+
+    /// What is read of single tasks and files, once.
+    pub fn take_details(&mut self) -> Result<Details, TracerError> {
+        let cycles = self.ebpf.take_map(CYCLE_STARTS).ok_or(TracerError::Incomplete("map CYCLE_STARTS"))?;
+        let files = self.ebpf.take_map(RETURNED_FILES).ok_or(TracerError::Incomplete("map RETURNED_FILES"))?;
+        // Only this one of the fault hooks tells which text came back.
+        let told = self.attached.iter().any(|(hook, _)| hook.program == "fault_fexit");
+        let files = Array::try_from(files)?;
+        Ok(Details { cycles: HashMap::try_from(cycles)?, files: told.then_some(files) })
     }
 
     /// Loads and attaches one program, unless it is already, or says why the kernel does not take it.

@@ -112,6 +112,8 @@ pub enum Record {
     Stubs { told: Told },
     /// What is in the journal's store alone, once memguard has ended.
     Stored { list: String },
+    /// What `memguard report latest --output json` says then, if there is one.
+    Report { report: serde_json::Value },
     /// memguard or a command ended.
     Ended { code: Option<i32>, signal: Option<i32> },
     /// The guest is done. `error` says why it could not do what it was asked.

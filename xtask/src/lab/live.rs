@@ -39,6 +39,7 @@ impl Live {
             | Record::Round { .. }
             | Record::Stubs { .. }
             | Record::Stored { .. }
+            | Record::Report { .. }
             | Record::Ended { .. }
             | Record::End { .. } => {}
         }

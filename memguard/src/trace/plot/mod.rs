@@ -1,13 +1,13 @@
 //! A recording as a picture: one self-contained SVG, light or dark as the reader's screen is.
 
-mod svg;
+pub(crate) mod svg;
 
 use crate::engine::{
     Engine, Observation, Ramp, Settings, Signals, State, UnitId,
     baselines::{Baseline, Watch},
 };
 
-use self::svg::{Line, Panel, Picture};
+use self::svg::{Line, Panel, Picture, Shape};
 use super::Entry;
 
 /// What one cgroup went through.
@@ -128,7 +128,16 @@ fn drawn(course: &Course, settings: &Settings, title: &str) -> String {
     let states = course.points.iter().map(|(at, point)| (*at, point.state)).collect();
     let verdicts = course.points.iter().filter(|(_, point)| point.verdict.is_some()).map(|(at, _)| *at).collect();
     let others = course.others.iter().map(|(at, rule)| (*at, rule.name())).collect();
-    Picture { title: title.to_owned(), subtitle: course.cgroup.clone(), states, verdicts, others, panels }.draw()
+    Picture {
+        shape: Shape::PAGE,
+        title: title.to_owned(),
+        subtitle: course.cgroup.clone(),
+        states,
+        verdicts,
+        others,
+        panels,
+    }
+    .draw()
 }
 
 #[cfg(test)]

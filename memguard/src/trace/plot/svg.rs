@@ -5,45 +5,77 @@ use std::fmt::{self, Write as _};
 use crate::engine::{Ramp, State};
 
 /// All of it.
-pub(super) struct Picture {
-    pub(super) title: String,
-    pub(super) subtitle: String,
+pub(crate) struct Picture {
+    pub(crate) shape: Shape,
+    pub(crate) title: String,
+    pub(crate) subtitle: String,
     /// In seconds, as everything.
-    pub(super) states: Vec<(f64, State)>,
-    pub(super) verdicts: Vec<f64>,
-    pub(super) others: Vec<(f64, &'static str)>,
-    pub(super) panels: Vec<Panel>,
+    pub(crate) states: Vec<(f64, State)>,
+    pub(crate) verdicts: Vec<f64>,
+    pub(crate) others: Vec<(f64, &'static str)>,
+    pub(crate) panels: Vec<Panel>,
 }
 
 /// Some lines with a common scale.
-pub(super) struct Panel {
-    pub(super) name: &'static str,
-    pub(super) unit: &'static str,
+pub(crate) struct Panel {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
     /// What a value is multiplied by to be told in that unit.
-    pub(super) scale: f64,
+    pub(crate) scale: f64,
     /// Where the axis ends; the greatest value without it.
-    pub(super) most: Option<f64>,
-    pub(super) lines: Vec<Line>,
+    pub(crate) most: Option<f64>,
+    pub(crate) lines: Vec<Line>,
     /// Thresholds of the second line.
-    pub(super) ramps: Vec<Ramp>,
+    pub(crate) ramps: Vec<Ramp>,
 }
 
-pub(super) struct Line {
-    pub(super) name: &'static str,
+pub(crate) struct Line {
+    pub(crate) name: &'static str,
     /// Which of the colours.
-    pub(super) color: usize,
-    pub(super) points: Vec<(f64, f64)>,
+    pub(crate) color: usize,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
-const WIDTH: f64 = 760.0;
-const LEFT: f64 = 56.0;
-const RIGHT: f64 = 16.0;
-const PANEL: f64 = 96.0;
-const GAP: f64 = 42.0;
-const BAND: f64 = 16.0;
-const TOP: f64 = 64.0;
+/// What it is drawn for. Lengths in units of the picture.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    width: f64,
+    left: f64,
+    right: f64,
+    top: f64,
+    gap: f64,
+    /// With title and subtitle above, and its own style sheet: to stand alone.
+    alone: bool,
+    /// What the lines are stands in a row of its own, for want of width.
+    legend_below: bool,
+    /// The moment that is called 0 on the time axis.
+    zero: f64,
+}
 
-const STYLE: &str = "\
+impl Shape {
+    /// A file of its own.
+    pub(crate) const PAGE: Self = Self {
+        width: 760.0,
+        left: 56.0,
+        right: 16.0,
+        top: 64.0,
+        gap: 42.0,
+        alone: true,
+        legend_below: false,
+        zero: 0.0,
+    };
+    /// A part of a page, readable at the width of a phone: one panel, the style is the page's. `zero` is the moment that is
+    /// called 0 on the time axis.
+    pub(crate) const fn card(zero: f64) -> Self {
+        Self { width: 400.0, left: 58.0, right: 10.0, top: 18.0, gap: 56.0, alone: false, legend_below: true, zero }
+    }
+}
+
+const PANEL: f64 = 96.0;
+const BAND: f64 = 16.0;
+
+/// Colours by the names of classes; a page with pictures in it needs this once.
+pub(crate) const STYLE: &str = "\
 svg{font:12px system-ui,sans-serif;background:#fff;--ink:#1f2328;--faint:#d0d7de;--c0:#0969da;--c1:#cf222e;--c2:#1a7f37;\
 --calm:#dafbe1;--pressed:#ddf4ff;--suspect:#fff8c5;--livelock:#ff8182}\
 @media(prefers-color-scheme:dark){svg{background:#0d1117;--ink:#e6edf3;--faint:#30363d;--c0:#58a6ff;--c1:#ff7b72;--c2:#56d364;\
@@ -54,7 +86,8 @@ text{fill:var(--ink)}.s{font-size:11px;opacity:.75}.t{font-size:15px;font-weight
 .o{stroke:var(--ink);stroke-dasharray:2 3;opacity:.5}.calm{fill:var(--calm)}.pressed{fill:var(--pressed)}\
 .suspect{fill:var(--suspect)}.livelock{fill:var(--livelock)}";
 
-fn escaped(text: &str) -> String {
+/// For text and attributes of XML and HTML.
+pub(crate) fn escaped(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
         match c {
             '&' => out.push_str("&amp;"),
@@ -68,6 +101,11 @@ fn escaped(text: &str) -> String {
     })
 }
 
+/// A number on an axis: no more digits than can be told apart there.
+fn tick(value: f64) -> String {
+    if value >= 10.0 { format!("{value:.0}") } else { format!("{}", (value * 1000.0).round() / 1000.0) }
+}
+
 /// A round number at or above a value.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 || !value.is_finite() {
@@ -78,7 +116,7 @@ fn round_up(value: f64) -> f64 {
 }
 
 impl Picture {
-    pub(super) fn draw(&self) -> String {
+    pub(crate) fn draw(&self) -> String {
         let mut out = String::new();
         // Writing to a string does not fail.
         let _ = self.write(&mut out);
@@ -90,45 +128,56 @@ impl Picture {
     }
 
     fn x(&self, at: f64) -> f64 {
-        LEFT + (WIDTH - LEFT - RIGHT) * (at / self.end()).clamp(0.0, 1.0)
+        let Shape { width, left, right, .. } = self.shape;
+        left + (width - left - right) * (at / self.end()).clamp(0.0, 1.0)
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
         // Names of other rules stand below each other where they would overlap.
         let others = self.others.len().min(12);
-        let panels = self.panels.len() as f64 * (PANEL + GAP);
-        let height = TOP + BAND + GAP + panels + 15.0 * others as f64 + 24.0;
+        let Shape { width, left, top, gap, alone, .. } = self.shape;
+        let panels = self.panels.len() as f64 * (PANEL + gap);
+        let below = if alone { 24.0 } else { 20.0 - gap };
+        let height = top + BAND + gap + panels + 15.0 * others as f64 + below;
         writeln!(
             out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\">\n\
-             <style>{STYLE}</style>\n<title>{0}</title>\n<text class=\"t\" x=\"{LEFT}\" y=\"22\">{0}</text>\n\
-             <text class=\"s\" x=\"{LEFT}\" y=\"40\">{1}</text>",
-            escaped(&self.title),
-            escaped(&shortened(&self.subtitle)),
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height:.0}\" role=\"img\">\n<title>{}</title>",
+            escaped(&self.title)
         )?;
-        self.band(out)?;
-        let mut y = TOP + BAND + GAP;
-        for panel in &self.panels {
-            self.panel(out, panel, y)?;
-            y += PANEL + GAP;
-        }
-        let bottom = y - GAP + 4.0;
-        for at in &self.verdicts {
-            let x = self.x(*at);
+        if alone {
             writeln!(
                 out,
-                "<line class=\"v\" x1=\"{x:.1}\" y1=\"{TOP:.0}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"/>\n\
-                 <text class=\"f1\" x=\"{:.1}\" y=\"{:.0}\">verdict</text>",
-                x + 4.0,
-                TOP - 5.0
+                "<style>{STYLE}</style>\n<text class=\"t\" x=\"{left}\" y=\"22\">{}</text>\n\
+                 <text class=\"s\" x=\"{left}\" y=\"40\">{}</text>",
+                escaped(&self.title),
+                escaped(&shortened(&self.subtitle)),
+            )?;
+        }
+        self.band(out)?;
+        let mut y = top + BAND + gap;
+        for panel in &self.panels {
+            self.panel(out, panel, y)?;
+            y += PANEL + gap;
+        }
+        let bottom = y - gap + 4.0;
+        for at in &self.verdicts {
+            let x = self.x(*at);
+            let anchor = if x > width * 0.85 { ("end", x) } else { ("start", x + 4.0) };
+            writeln!(
+                out,
+                "<line class=\"v\" x1=\"{x:.1}\" y1=\"{top:.0}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"/>\n\
+                 <text class=\"f1\" x=\"{:.1}\" y=\"{:.0}\" text-anchor=\"{}\">verdict</text>",
+                anchor.1,
+                top - 5.0,
+                anchor.0
             )?;
         }
         for (row, (at, name)) in self.others.iter().take(others).enumerate() {
             let (x, y) = (self.x(*at), bottom + 26.0 + 15.0 * row as f64);
-            let anchor = if x > WIDTH * 0.7 { ("end", x - 4.0) } else { ("start", x + 4.0) };
+            let anchor = if x > width * 0.7 { ("end", x - 4.0) } else { ("start", x + 4.0) };
             writeln!(
                 out,
-                "<line class=\"o\" x1=\"{x:.1}\" y1=\"{TOP:.0}\" x2=\"{x:.1}\" y2=\"{y:.1}\"/>\n\
+                "<line class=\"o\" x1=\"{x:.1}\" y1=\"{top:.0}\" x2=\"{x:.1}\" y2=\"{y:.1}\"/>\n\
                  <text class=\"s\" x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"{}\">{name} acts at {at:.0} s</text>",
                 anchor.1, anchor.0
             )?;
@@ -153,37 +202,40 @@ impl Picture {
         if let Some((from, state)) = begun {
             spans.push((from, self.end(), state));
         }
+        let top = self.shape.top;
         for (from, to, state) in spans {
             let (from, to) = (self.x(from), self.x(to));
             writeln!(
                 out,
-                "<rect class=\"{state}\" x=\"{from:.1}\" y=\"{TOP:.0}\" width=\"{:.1}\" height=\"{BAND}\"/>",
+                "<rect class=\"{state}\" x=\"{from:.1}\" y=\"{top:.0}\" width=\"{:.1}\" height=\"{BAND}\"/>",
                 to - from
             )?;
             if to - from > 56.0 {
-                writeln!(out, "<text class=\"s\" x=\"{:.1}\" y=\"{:.0}\">{state}</text>", from + 4.0, TOP + 12.0)?;
+                writeln!(out, "<text class=\"s\" x=\"{:.1}\" y=\"{:.0}\">{state}</text>", from + 4.0, top + 12.0)?;
             }
         }
         Ok(())
     }
 
     fn panel(&self, out: &mut String, panel: &Panel, top: f64) -> fmt::Result {
+        let Shape { width, left, right, legend_below, zero, .. } = self.shape;
         let bottom = top + PANEL;
+        let title = if legend_below { top - 23.0 } else { top - 8.0 };
         let greatest = panel.lines.iter().flat_map(|line| &line.points).map(|(_, value)| *value).fold(0.0, f64::max);
         let most = panel.most.unwrap_or_else(|| round_up(greatest));
         let y = |value: f64| bottom - PANEL * (value / most).clamp(0.0, 1.0);
-        writeln!(out, "<text x=\"{LEFT}\" y=\"{:.0}\">{}</text>", top - 8.0, escaped(panel.name))?;
+        writeln!(out, "<text x=\"{left}\" y=\"{title:.0}\">{}</text>", escaped(panel.name))?;
         for step in 0..=2 {
             let value = most * f64::from(step) / 2.0;
             writeln!(
                 out,
-                "<line class=\"g\" x1=\"{LEFT}\" y1=\"{0:.1}\" x2=\"{1}\" y2=\"{0:.1}\"/>\n\
+                "<line class=\"g\" x1=\"{left}\" y1=\"{0:.1}\" x2=\"{1}\" y2=\"{0:.1}\"/>\n\
                  <text class=\"s\" x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4}{5}</text>",
                 y(value),
-                WIDTH - RIGHT,
-                LEFT - 6.0,
+                width - right,
+                left - 6.0,
                 y(value) + 4.0,
-                value * panel.scale,
+                tick(value * panel.scale),
                 panel.unit
             )?;
         }
@@ -192,12 +244,17 @@ impl Picture {
             let height = (from - sure).max(1.5);
             writeln!(
                 out,
-                "<rect class=\"r\" x=\"{LEFT}\" y=\"{sure:.1}\" width=\"{:.1}\" height=\"{height:.1}\"/>",
-                WIDTH - LEFT - RIGHT
+                "<rect class=\"r\" x=\"{left}\" y=\"{sure:.1}\" width=\"{:.1}\" height=\"{height:.1}\"/>",
+                width - left - right
             )?;
         }
-        let mut legend = WIDTH - RIGHT;
-        for line in panel.lines.iter().rev() {
+        // From the right, or from the left in a row of its own. Some 6 units a letter; where there is room, more.
+        let letter = if legend_below { 7.0 } else { 6.0 };
+        let letters = |line: &Line| letter * line.name.chars().count() as f64 + 14.0;
+        let (mut legend, anchor) = if legend_below { (left, "start") } else { (width - right, "end") };
+        let in_order: Vec<&Line> =
+            if legend_below { panel.lines.iter().collect() } else { panel.lines.iter().rev().collect() };
+        for line in in_order {
             let points = line.points.iter().fold(String::new(), |mut points, (at, value)| {
                 let _ = write!(points, "{:.1},{:.1} ", self.x(*at), y(*value));
                 points
@@ -205,21 +262,23 @@ impl Picture {
             writeln!(out, "<polyline class=\"l l{}\" points=\"{}\"/>", line.color, points.trim_end())?;
             writeln!(
                 out,
-                "<text class=\"s f{}\" x=\"{legend:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>",
+                "<text class=\"s f{}\" x=\"{legend:.0}\" y=\"{:.0}\" text-anchor=\"{anchor}\">{}</text>",
                 line.color,
                 top - 8.0,
                 escaped(line.name)
             )?;
-            // Some 6 units a letter.
-            legend -= 6.0 * line.name.len() as f64 + 14.0;
+            legend += if legend_below { letters(line) } else { -letters(line) };
         }
         for step in 0..=4 {
             let at = self.end() * f64::from(step) / 4.0;
+            let anchor = if step == 4 && legend_below { "end" } else { "middle" };
             writeln!(
                 out,
-                "<text class=\"s\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at:.0} s</text>",
+                "<text class=\"s\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{:.0} s</text>",
                 self.x(at),
-                bottom + 14.0
+                bottom + 14.0,
+                // The sum makes 0 of what would be written as -0.
+                (at - zero).round() + 0.0
             )?;
         }
         Ok(())

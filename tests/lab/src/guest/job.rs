@@ -343,6 +343,10 @@ impl<'a> Run<'a> {
         if let Ok(said) = Command::new(&memguard.binary).args(["incidents", "--output", "json"]).output() {
             self.port.send(Record::Incidents { list: String::from_utf8_lossy(&said.stdout).into_owned() });
         }
+        let report = Command::new(&memguard.binary).args(["report", "latest", "--output", "json"]).output();
+        if let Some(report) = report.ok().and_then(|said| serde_json::from_slice(&said.stdout).ok()) {
+            self.port.send(Record::Report { report });
+        }
         if let Ok(bytes) = std::fs::read(RECORDING) {
             recording::pieces(&bytes).for_each(|piece| self.port.send(piece));
         }

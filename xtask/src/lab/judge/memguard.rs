@@ -43,6 +43,8 @@ pub(super) struct Said {
     pub(super) errors: Vec<String>,
     /// What its journal holds afterwards, by stage and, where something was done, outcome.
     pub(super) incidents: Option<Vec<String>>,
+    /// What its latest report says of tasks and files, in a few words, if it has tasks.
+    pub(super) report: Option<String>,
     pub(super) end: End,
 }
 
@@ -62,6 +64,17 @@ fn stages(list: &str) -> Option<Vec<String>> {
         [stage, outcome].iter().filter_map(|part| part.as_str()).collect::<Vec<_>>().join(" ")
     };
     Some(incidents.iter().map(stage).collect())
+}
+
+/// `12 tasks, first python3; 9 files, first /usr/bin/python3.11`.
+fn reported(report: &Value) -> Option<String> {
+    let look = &report["report"]["look"];
+    let list = |name: &str, first: &str| {
+        let all = look[name].as_array().map(Vec::as_slice).unwrap_or_default();
+        (all.len(), all.first().and_then(|one| one[first].as_str()).unwrap_or("unnamed").to_owned())
+    };
+    let ((tasks, task), (files, file)) = (list("tasks", "comm"), list("files", "path"));
+    (tasks > 0).then(|| format!("{tasks} tasks, first {task}; {files} files, first {file}"))
 }
 
 impl Said {
@@ -100,6 +113,10 @@ impl Said {
         }
         said.incidents = lines.iter().find_map(|line| match &line.record {
             Record::Incidents { list } => stages(list),
+            _ => None,
+        });
+        said.report = lines.iter().find_map(|line| match &line.record {
+            Record::Report { report } => reported(report),
             _ => None,
         });
         if let Some(code) = lines.iter().find_map(|line| match line.record {
@@ -149,6 +166,10 @@ impl Run<'_> {
                 said.dry_runs
             )
         });
+        judgement.expect(said.verdicts.is_empty() || said.report.is_some(), || {
+            "there is no report of a verdict with the tasks of that time".to_owned()
+        });
+        judgement.facts.extend(said.report.iter().map(|report| format!("the report has {report}")));
         let resident = self.samples.iter().filter_map(|(_, sample)| sample.memguard_resident_kib).max();
         let cpu = |from: f64, to: f64| {
             let mut points = self
