@@ -111,7 +111,10 @@ impl Signals {
         let share_of_limit = |bytes: f64| bytes / limit as f64;
 
         let steals = delta(|s| s.memory.steals);
-        let refaults = delta(|s| s.memory.refaults);
+        // The multi-gen LRU leaves a refault out of memory.stat if another cgroup threw the page out (lru_gen_refault()):
+        // containers of one image that hang together do that to each other all the time. The tracer counts them all.
+        let traced_refaults = traced(|s| s.tracer?.refaults);
+        let refaults = delta(|s| s.memory.refaults).max(traced_refaults.unwrap_or(0));
         let cached = |sample: &Sample| sample.memory.page_cache() as f64 / settings.page_size as f64;
         let reads = (steals as f64 + cached(last) - cached(first)).max(steals as f64 * LEAST_READ);
         let refault_share = (steals > 0).then(|| refaults as f64 / reads);
@@ -151,7 +154,7 @@ impl Signals {
             text_return_share: text_returns
                 .zip(text_faults.filter(|faults| *faults > 0))
                 .map(|(returns, faults)| returns as f64 / faults as f64),
-            text_of_refaults: traced(|s| s.tracer?.refaults)
+            text_of_refaults: traced_refaults
                 .filter(|refaults| *refaults > 0)
                 .zip(text_refaults)
                 .map(|(refaults, text)| (text as f64 / refaults as f64).min(1.0)),

@@ -149,6 +149,25 @@ fn a_crowded_container_need_not_wait_until_text_has_come_back_once() {
 }
 
 #[test]
+fn refaults_that_the_kernel_leaves_out_are_the_tracers_to_tell() {
+    // Four containers of one image: three of four pages that come back were thrown out by another of them.
+    let shared = |traced: Option<u64>| {
+        move |second| {
+            let mut sample = hang(second);
+            sample.memory.refaults = 820 * second;
+            if let Some(tracer) = &mut sample.tracer {
+                tracer.refaults = traced.map(|pages_per_s| pages_per_s * second);
+            }
+            sample
+        }
+    };
+    let (_, observations) = run((0..60).map(shared(None)));
+    assert_eq!(first(&observations, State::Suspect), None);
+    let (_, observations) = run((0..60).map(shared(Some(3290))));
+    assert_eq!(first(&observations, State::Livelock), Some(12));
+}
+
+#[test]
 fn what_a_hog_takes_says_nothing_about_what_comes_back() {
     // Of 3300 pages/s that are freed, half go to somebody who takes memory; of the others, half had been thrown out.
     let taken = |pages_per_s: u64| {
