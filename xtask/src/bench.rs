@@ -34,6 +34,10 @@ enum Bench {
         #[arg(long)]
         no_vm: bool,
 
+        /// Leave this machine's own kernel out.
+        #[arg(long, conflicts_with = "no_vm")]
+        no_host: bool,
+
         /// How the VM is run.
         #[arg(long, value_enum, default_value_t)]
         accel: accel::Choice,
@@ -43,7 +47,7 @@ enum Bench {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Bench::Engine => engine(),
-        Bench::Hooks { kernel, no_vm, accel } => hooks(kernel, *no_vm, *accel),
+        Bench::Hooks { kernel, no_vm, no_host, accel } => hooks(kernel, *no_vm, *no_host, *accel),
     }
 }
 
@@ -54,12 +58,14 @@ fn engine() -> anyhow::Result<()> {
     process::run(command.env_remove("MEMGUARD_EBPF_OBJECT"))
 }
 
-fn hooks(kernel: &str, no_vm: bool, accel: accel::Choice) -> anyhow::Result<()> {
+fn hooks(kernel: &str, no_vm: bool, no_host: bool, accel: accel::Choice) -> anyhow::Result<()> {
     let line = kernels::line(kernel)?;
     setup::ensure(setup::Part::Building)?;
     let bench = build::bench()?;
     let memguard = build::memguard(Profile::Release)?;
-    println!("{}", host(&bench, &memguard)?);
+    if !no_host {
+        println!("{}", host(&bench, &memguard)?);
+    }
     if !no_vm {
         lab::check_machine()?;
         println!("{}", vm(&bench, &memguard, line, accel)?);

@@ -112,7 +112,7 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
             t.refault_share,
             match signals.refault_share {
                 Some(share) => {
-                    format!("{} of the {:.0} pages/s freed came right back", percent(share), signals.steals_per_s)
+                    format!("{} of the {:.0} pages/s read in had been thrown out", percent(share), signals.reads_per_s)
                 }
                 None => "no page was freed".to_owned(),
             },

@@ -27,12 +27,15 @@ pub struct Signals {
     pub ooms: u64,
     /// Mean anon + shmem of the limit.
     pub unreclaimable: f64,
-    /// Refaults for each page freed; `None` when nothing was freed.
+    /// Refaults for each page read in; `None` when nothing was freed. Of what was freed, some goes to whoever takes memory:
+    /// that says nothing about what is wanted again.
     pub refault_share: Option<f64>,
     /// How often a second the page cache was replaced as a whole: 1 / mean lifetime of a cached page.
     pub turnover_per_s: f64,
     pub refaults_per_s: f64,
     pub steals_per_s: f64,
+    /// Pages that were read in: those that were freed, less what the page cache has shrunk by.
+    pub reads_per_s: f64,
     /// Pages that reclaim looked at for each page that it freed.
     pub scans_per_steal: Option<f64>,
     pub major_faults_per_s: f64,
@@ -44,7 +47,7 @@ pub struct Signals {
     pub text_return_share: Option<f64>,
     /// Refaults of files that are executed, of all refaults, as the tracer counted them.
     pub text_of_refaults: Option<f64>,
-    /// The same as `text_return_share` without a memory of earlier faults: refaulted pages of text for each page freed.
+    /// The same as `text_return_share` without a memory of earlier faults: refaulted pages of text for each page read in.
     /// Where the tracer can't tell them from others, an estimate: all refaults, times the share of major faults that is on
     /// text, which is right where there is hardly anything but text that could come back.
     pub text_refault_share: Option<f64>,
@@ -82,6 +85,10 @@ const SOON_S: u64 = 32;
 
 const _: () = assert!(RETURN_BOUNDS_NS[RETURN_BUCKETS - 1] == SOON_S * 1_000_000_000);
 
+/// Of the pages freed at least so many count as read in. Somebody who takes memory faster than that is not stuck, and the
+/// few pages that are read meanwhile say little.
+const LEAST_READ: f64 = 0.25;
+
 /// Returns within [`SOON_S`].
 fn soon(returns: &[u64; RETURN_BUCKETS]) -> u64 {
     returns.iter().fold(0, |sum, count| sum.saturating_add(*count))
@@ -105,11 +112,16 @@ impl Signals {
         let share_of_limit = |bytes: f64| bytes / limit as f64;
 
         let steals = delta(|s| s.memory.steals);
-        let refaults = delta(|s| s.memory.refaults);
-        let refault_share = (steals > 0).then(|| refaults as f64 / steals as f64);
+        // The multi-gen LRU leaves a refault out of memory.stat if another cgroup threw the page out (lru_gen_refault()):
+        // containers of one image that hang together do that to each other all the time. The tracer counts them all.
+        let traced_refaults = traced(|s| s.tracer?.refaults);
+        let refaults = delta(|s| s.memory.refaults).max(traced_refaults.unwrap_or(0));
+        let cached = |sample: &Sample| sample.memory.page_cache() as f64 / settings.page_size as f64;
+        let reads = (steals as f64 + cached(last) - cached(first)).max(steals as f64 * LEAST_READ);
+        let refault_share = (steals > 0).then(|| refaults as f64 / reads);
         let major_faults = delta(|s| s.memory.major_faults);
         // An empty page cache would divide by zero; then the turnover is as high as it gets.
-        let cached_pages = window.mean(|s| s.memory.page_cache() as f64 / settings.page_size as f64).max(1.0);
+        let cached_pages = window.mean(cached).max(1.0);
         let (user, system) = (busy(|cpu| cpu.user), busy(|cpu| cpu.system));
         let memory_some = stalled(|s| s.pressure.memory, |stall| stall.some);
         let io_some = stalled(|s| s.pressure.io, |stall| stall.some);
@@ -135,6 +147,7 @@ impl Signals {
             turnover_per_s: per_s(steals) / cached_pages,
             refaults_per_s: per_s(refaults),
             steals_per_s: per_s(steals),
+            reads_per_s: reads / seconds,
             scans_per_steal: (steals > 0).then(|| delta(|s| s.memory.scans) as f64 / steals as f64),
             major_faults_per_s: per_s(major_faults),
             text_faults_per_s: text_faults.map(per_s),
@@ -142,12 +155,12 @@ impl Signals {
             text_return_share: text_returns
                 .zip(text_faults.filter(|faults| *faults > 0))
                 .map(|(returns, faults)| returns as f64 / faults as f64),
-            text_of_refaults: traced(|s| s.tracer?.refaults)
+            text_of_refaults: traced_refaults
                 .filter(|refaults| *refaults > 0)
                 .zip(text_refaults)
                 .map(|(refaults, text)| (text as f64 / refaults as f64).min(1.0)),
             text_refault_share: match text_refaults {
-                Some(text) => (steals > 0).then(|| (text as f64 / steals as f64).min(1.0)),
+                Some(text) => (steals > 0).then(|| (text as f64 / reads).min(1.0)),
                 None => text_faults
                     .zip(refault_share)
                     .zip((major_faults > 0).then_some(major_faults))

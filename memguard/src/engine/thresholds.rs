@@ -239,8 +239,8 @@ knobs! {
     graded unreclaimable, "share of the limit", 0.0..=1.0,
         "anon + shmem: what reclaim can't touch without swap. Hangs had 24 % and more when they began, mostly over 90 % \
          later; programs that only read files have next to none.";
-    graded refault_share, "refaults for each page freed", 0.0..=2.0,
-        "Whether what is freed is wanted again. Hangs 0.4 to 1, the less the faster somebody else in there grows. \
+    graded refault_share, "refaults for each page read in", 0.0..=2.0,
+        "Whether what is freed is wanted again. Hangs 0.4 to 1, the less the more text there is that was never read before. \
          Necessary, and alone worth nothing: any loop over a file \
          larger than its limit has 1 too.";
     graded text_returns_per_s, "1/s", 0.0..=1_000_000.0,
@@ -249,7 +249,7 @@ knobs! {
     graded text_return_share, "share of major faults on text", 0.0..=1.0,
         "A start-up faults in much text, but each piece of it once. In hangs that last 65 to 99 % comes back within 32 s.";
     plain crowded, "share of the limit", 0.0..=1.0,
-        "With so much anon + shmem refaulted pages of text, for each page freed, count as returns too: on a slow disk they \
+        "With so much anon + shmem refaulted pages of text, for each page read in, count as returns too: on a slow disk they \
          come back long before the same text has its second fault. Where the tracer can't tell them from others, all \
          refaults are taken for text as far as major faults are on it, which is right where hardly anything else is left.";
     graded turnover_per_s, "1/s", 0.0..=1000.0,

@@ -149,6 +149,42 @@ fn a_crowded_container_need_not_wait_until_text_has_come_back_once() {
 }
 
 #[test]
+fn refaults_that_the_kernel_leaves_out_are_the_tracers_to_tell() {
+    // Four containers of one image: three of four pages that come back were thrown out by another of them.
+    let shared = |traced: Option<u64>| {
+        move |second| {
+            let mut sample = hang(second);
+            sample.memory.refaults = 820 * second;
+            if let Some(tracer) = &mut sample.tracer {
+                tracer.refaults = traced.map(|pages_per_s| pages_per_s * second);
+            }
+            sample
+        }
+    };
+    let (_, observations) = run((0..60).map(shared(None)));
+    assert_eq!(first(&observations, State::Suspect), None);
+    let (_, observations) = run((0..60).map(shared(Some(3290))));
+    assert_eq!(first(&observations, State::Livelock), Some(12));
+}
+
+#[test]
+fn what_a_hog_takes_says_nothing_about_what_comes_back() {
+    // Of 3300 pages/s that are freed, half go to somebody who takes memory; of the others, half had been thrown out.
+    let taken = |pages_per_s: u64| {
+        move |second| {
+            let mut sample = hang(second);
+            sample.memory.refaults = 900 * second;
+            sample.memory.file = 200 * MIB - pages_per_s * 4096 * second;
+            sample
+        }
+    };
+    let (_, observations) = run((0..25).map(taken(1500)));
+    assert_eq!(first(&observations, State::Suspect), Some(5));
+    let (_, observations) = run((0..25).map(taken(0)));
+    assert_eq!(first(&observations, State::Suspect), None, "the page cache does not shrink, so all of it is read in");
+}
+
+#[test]
 fn what_comes_back_is_text_only_if_the_tracer_says_so() {
     // No text has come back yet that the tracer had seen before; of the 3290 pages/s that do come back, so many are text.
     let with = |text_refaults| {

@@ -109,7 +109,7 @@ fn drawn(course: &Course, settings: &Settings, title: &str) -> String {
         share(
             "Comes back",
             vec![
-                line("of the pages freed", 0, |s| s.refault_share.map(|share| share.min(1.0))),
+                line("of the pages read", 0, |s| s.refault_share.map(|share| share.min(1.0))),
                 line("of the text read", 1, |s| s.text_return_share),
                 line("text, of what comes back", 2, |s| s.text_of_refaults),
             ],

@@ -123,7 +123,7 @@ fn hang_is_due(course: &Course, hang: &Hang) -> bool {
 }
 
 /// Whether a hang of this container has to be seen.
-pub(crate) fn is_due(course: &Course) -> bool {
+fn is_due(course: &Course) -> bool {
     course.hangs.iter().any(|hang| hang_is_due(course, hang))
 }
 

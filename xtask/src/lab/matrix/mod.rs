@@ -211,9 +211,9 @@ fn report(evaluation: &Evaluation) -> anyhow::Result<()> {
         let judged = run.rules.get(DEFAULT);
         let says = match (run.outcome(DEFAULT), run.class) {
             (Outcome::FalseAlarm, _) => "FALSE ALARM",
+            (_, Class::Contrary) => "hung, and should not have",
             (Outcome::Missed, _) => "MISSED",
             (Outcome::OnSlowWork, _) => "verdict on slow work",
-            (_, Class::Contrary) => "hung, and should not have",
             (_, Class::Unproven) => "proves nothing",
             (_, Class::Works) if run.kind == memguard_lab::scenario::Kind::Livelock => "did not hang",
             (Outcome::Caught, _) if judged.and_then(|judged| judged.verdict_s).is_some_and(|s| s > 30.0) => "late",
