@@ -106,17 +106,7 @@ impl Starting<'_> {
         let folder = Path::new(FOLDER);
         let mut command = Command::new(self.binary);
         command
-            .args([
-                "run",
-                "--mode",
-                "enforce",
-                "--log-format",
-                "json",
-                "--profile",
-                "fast",
-                "--report-interval",
-                "3600",
-            ])
+            .args(["run", "--mode", "enforce", "--log-format", "json", "--report-interval", "3600"])
             .args(["--kubernetes", "on", "--node-name", stubs::NODE, "--kubeconfig"])
             .arg(folder.join(stubs::KUBECONFIG))
             .arg("--config")
