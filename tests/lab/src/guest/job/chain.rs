@@ -115,6 +115,7 @@ impl Starting<'_> {
             .arg(folder.join("run"))
             .arg("--state-dir")
             .arg(&self.state);
+        command.env("SSL_CERT_FILE", folder.join(stubs::AUTHORITY));
         if let Some(point) = &self.round.point {
             command.env("MEMGUARD_CRASH_AT", point).env("MEMGUARD_CRASH_MARK", mark());
         }
