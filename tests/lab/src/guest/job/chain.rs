@@ -106,17 +106,7 @@ impl Starting<'_> {
         let folder = Path::new(FOLDER);
         let mut command = Command::new(self.binary);
         command
-            .args([
-                "run",
-                "--mode",
-                "enforce",
-                "--log-format",
-                "json",
-                "--profile",
-                "fast",
-                "--report-interval",
-                "3600",
-            ])
+            .args(["run", "--mode", "enforce", "--log-format", "json", "--report-interval", "3600"])
             .args(["--kubernetes", "on", "--node-name", stubs::NODE, "--kubeconfig"])
             .arg(folder.join(stubs::KUBECONFIG))
             .arg("--config")
@@ -125,6 +115,7 @@ impl Starting<'_> {
             .arg(folder.join("run"))
             .arg("--state-dir")
             .arg(&self.state);
+        command.env("SSL_CERT_FILE", folder.join(stubs::AUTHORITY));
         if let Some(point) = &self.round.point {
             command.env("MEMGUARD_CRASH_AT", point).env("MEMGUARD_CRASH_MARK", mark());
         }

@@ -22,6 +22,9 @@ pub(super) const NODE: &str = "lab";
 pub(super) const KUBECONFIG: &str = "kubeconfig";
 pub(super) const CONFIG: &str = "memguard.toml";
 const KEY: &str = "key.pem";
+/// An authority to trust, whose key nobody has. A machine always has some, and without any the Kubernetes client does not
+/// start, be the server's address without TLS or not.
+pub(super) const AUTHORITY: &str = "ca.pem";
 
 const KUBERNETES_PORT: u16 = 6443;
 const GITHUB_PORT: u16 = 8080;
@@ -41,6 +44,7 @@ impl Stubs {
         fs::write(&world, serde_json::to_vec(&self::world(scenario, round))?)?;
         fs::write(folder.join(KUBECONFIG), kubeconfig())?;
         fs::write(folder.join(KEY), app_key)?;
+        fs::write(folder.join(AUTHORITY), include_str!("../../../../../chain/ca.pem"))?;
         fs::write(folder.join(CONFIG), config(round))?;
         let mut program = Command::new("/lab-stubs")
             .arg(&world)
