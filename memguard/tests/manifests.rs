@@ -70,6 +70,6 @@ fn the_pod_has_the_folders_that_memguard_opens_and_no_other_of_the_host() {
             assert_eq!(mount["mountPath"], path);
         }
     }
-    assert_eq!((&pod["hostPID"], &pod["hostNetwork"]), (&json!(false), &json!(false)));
+    assert_eq!((&pod["hostPID"], &pod["hostNetwork"]), (&json!(true), &json!(false)));
     assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
 }
