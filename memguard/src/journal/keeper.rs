@@ -95,7 +95,9 @@ impl Journal {
             Ok(Ok(stored)) => stored,
             Ok(Err(error @ StoreError::InUse { .. })) => return Err(error.into()),
             Ok(Err(error)) => {
-                tracing::error!("{error}; incidents are kept until the machine's next start only");
+                tracing::error!(
+                    "{error}; until it can be used, incidents are in the run folder only, which does not outlive the machine's start"
+                );
                 Vec::new()
             }
             Err(_) => {
@@ -220,20 +222,17 @@ impl Pen {
 
 /// The thread: writes what comes, as much at once as is there, and tries again what could not be written.
 fn keep(opener: Opener, inbox: &Receiver<Order>, tell: &SyncSender<Result<Vec<Incident>, StoreError>>, says: &Word) {
-    let store = Store::open(opener).and_then(|store| store.all().map(|all| (store, all)));
-    says.ended(store.is_ok());
-    let mut store = match store {
-        Ok((store, all)) => {
-            let _ = tell.send(Ok(all));
-            store
-        }
-        Err(error) => {
-            let _ = tell.send(Err(error));
-            return;
-        }
-    };
+    let mut store = Store::closed(opener);
+    let found = store.reopen().and_then(|()| store.all());
+    says.ended(found.is_ok());
+    let in_use = matches!(found, Err(StoreError::InUse { .. }));
+    // A disk that is full now may have room later: what comes is tried again all the same.
+    let mut failing = found.is_err();
+    let _ = tell.send(found);
+    if in_use {
+        return;
+    }
     let mut pending: Vec<Order> = Vec::new();
-    let mut failing = false;
     loop {
         let next = if pending.is_empty() {
             inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -429,6 +428,19 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         }
         assert_eq!(journal.disk(), super::Disk::Fails);
+        disk.set(WELL);
+        journal.after(&done("mg-2-1", 2));
+        assert!(journal.close(Duration::from_secs(10)));
+        assert_eq!(disk.holds(), [example("mg-1-1", 1), done("mg-2-1", 2)]);
+    }
+
+    #[test]
+    fn a_disk_that_is_full_at_the_start_gets_it_when_there_is_room() {
+        let (disk, dir) = (Disk::new(), tempfile::tempdir().unwrap());
+        disk.set(FULL);
+        let Opened { mut journal, incidents } = Journal::open_with(disk.opener(), Copies::below(dir.path())).unwrap();
+        assert_eq!(incidents, []);
+        assert_eq!(journal.before(&example("mg-1-1", 1)), Kept::InRunFolder);
         disk.set(WELL);
         journal.after(&done("mg-2-1", 2));
         assert!(journal.close(Duration::from_secs(10)));

@@ -50,8 +50,22 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(opener: Opener) -> Result<Self, StoreError> {
-        let database = opener()?;
-        Ok(Self { opener, database: Some(database) })
+        let mut store = Self::closed(opener);
+        store.reopen()?;
+        Ok(store)
+    }
+
+    /// One that is opened when it is first needed.
+    pub(super) fn closed(opener: Opener) -> Self {
+        Self { opener, database: None }
+    }
+
+    /// Opens it, if it is not open.
+    pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
+        if self.database.is_none() {
+            self.database = Some((self.opener)()?);
+        }
+        Ok(())
     }
 
     pub(super) fn all(&self) -> Result<Vec<Incident>, StoreError> {
@@ -76,9 +90,7 @@ impl Store {
 
     /// Keeps these, and forgets the oldest if there are too many. Once it returns they outlive a power loss.
     pub(super) fn put(&mut self, incidents: &[Incident]) -> Result<(), StoreError> {
-        if self.database.is_none() {
-            self.database = Some((self.opener)()?);
-        }
+        self.reopen()?;
         let result = self.write(incidents);
         if result.is_err() {
             self.database = None;

@@ -263,19 +263,16 @@ fn times(entries: &[Entry]) -> Vec<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::trace::{self, Judge};
 
     fn recording(name: &str) -> Vec<Entry> {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/recordings").join(name);
-        trace::read(&path).unwrap().entries
+        trace::read(&trace::of_the_lab(name)).unwrap().entries
     }
 
     #[test]
     fn at_each_moment_there_is_to_see_what_the_engine_decides_then() {
-        let entries = recording("livelock-440-6.12.73.mgtrace");
+        let entries = recording("livelock-440-6.12.73");
         let replay = trace::replay(&entries, &[Judge::Recorded], &[]);
         let moments: Vec<(f64, State)> = replay.rules[0]
             .units
@@ -297,7 +294,7 @@ mod tests {
 
     #[test]
     fn back_and_forth_leads_to_the_same_picture() {
-        let mut player = Player::new(recording("livelock-dind-6.12.73.mgtrace"), None).unwrap();
+        let mut player = Player::new(recording("livelock-dind-6.12.73"), None).unwrap();
         let middle = player.length() / 2;
         player.go_to(middle);
         let first = player.snapshot();
@@ -311,7 +308,7 @@ mod tests {
 
     #[test]
     fn goes_on_to_where_something_happens() {
-        let mut player = Player::new(recording("livelock-440-6.12.73.mgtrace"), None).unwrap();
+        let mut player = Player::new(recording("livelock-440-6.12.73"), None).unwrap();
         let mut before = Duration::ZERO;
         let mut seen = Vec::new();
         while let Some(at) = player.next_moment() {
@@ -326,7 +323,7 @@ mod tests {
 
     #[test]
     fn other_settings_lead_to_another_picture_and_nothing_to_none() {
-        let entries = recording("livelock-440-6.12.73.mgtrace");
+        let entries = recording("livelock-440-6.12.73");
         let slow = Settings { hold: Duration::from_hours(1), ..Settings::default() };
         let mut player = Player::new(entries.clone(), Some(slow)).unwrap();
         player.go_to(player.length());

@@ -110,13 +110,11 @@ impl Replay {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::trace;
 
     fn replay() -> Replay {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/recordings/livelock-440-6.12.73.mgtrace");
+        let path = trace::of_the_lab("livelock-440-6.12.73");
         let recording = trace::read(&path).unwrap();
         Replay::new(&path, recording, None, 1.0).unwrap()
     }
