@@ -12,14 +12,14 @@ use crate::ui;
 /// memguard for some seconds, in which a cgroup comes and goes. `mkdir` and the like are those of the root disk.
 const SCRIPT: &str = "\
 RUST_LOG=info,memguard_ebpf=trace /memguard run --mode observe --kubernetes off --log-format json --duration 8 &
-export PATH=/disk/usr/bin LD_LIBRARY_PATH=/disk/usr/lib/x86_64-linux-gnu
+export PATH=/disk/usr/bin:/disk/bin LD_LIBRARY_PATH=/disk/usr/lib/x86_64-linux-gnu:/disk/lib/x86_64-linux-gnu
 sleep 5; mkdir /sys/fs/cgroup/spoken && rmdir /sys/fs/cgroup/spoken
 wait";
 
 /// Fails unless memguard has the same plan as when the hooks are silent, and what they say arrives.
 pub(super) fn check(guest: &Path, memguard: &Path, kernel: &Kernel, accel: Accel, level: &str) -> anyhow::Result<()> {
     let _step = ui::step(format!("having the hooks speak on {}", kernel.release));
-    let argv = ["/disk/usr/bin/dash", "-c", SCRIPT].map(str::to_owned).to_vec();
+    let argv = ["/disk/bin/dash", "-c", SCRIPT].map(str::to_owned).to_vec();
     let (said, _) = command(guest, memguard, &[], kernel, accel, argv)?;
     understood(&said, level)
         .with_context(|| format!("on {}, with RUST_LOG=info,memguard_ebpf=trace: {said}", kernel.release))
