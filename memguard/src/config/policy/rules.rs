@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use glob::Pattern;
 use toml::{Table, Value};
 
-use super::{Problems, action, action_name, comment, list, mode, patterns};
-use crate::respond::{Policy, Rule, Selectors};
-
-pub(super) const NAME: &str = "rules";
+use super::{
+    Problems, comment, list, patterns,
+    setting::{self, Kind, Other, Setting},
+};
+use crate::respond::{Method, Mode, Policy, Rule};
 
 /// Every one is tried for every verdict.
 const MOST_RULES: usize = 64;
@@ -20,12 +21,9 @@ const LONGEST_NAME: usize = 63;
 /// A DNS subdomain of 253 characters, a slash, and a name of 63.
 const LONGEST_LABEL: usize = 317;
 
-const SELECTORS: [&str; 5] = ["namespaces", "labels", "containers", "cgroups", "runners"];
-const SETTINGS: [&str; 4] = ["mode", "action", "cancel_after_oom", "force_cancel"];
-
-const WHY: &str = "Rules: what is different for some. The first one that matches counts; all selectors that it has must match \
-                   (namespaces, labels, containers, cgroups, runners). What it does not set (mode, action, cancel_after_oom, \
-                   force_cancel) is as above.";
+pub(super) const WHY: &str = "Rules: what is different for some. The first one that matches counts; all selectors that it has must match \
+     (namespaces, labels, containers, cgroups, runners). What it does not set (mode, action, cancel_after_oom, \
+     force_cancel) is as above.";
 const EXAMPLE: &str = r#"#
 # [[policy.rules]]
 # name = "big-runners"
@@ -35,6 +33,145 @@ const EXAMPLE: &str = r#"#
 # action = "oom-then-kill"
 # cancel_after_oom = false
 "#;
+
+/// What a rule is called: read with the whole list, in which names have to be different.
+pub(in crate::config) const NAMES: &[Setting<Rule>] = &[Setting {
+    name: "name",
+    kind: Kind::Other(Other {
+        takes: || format!("1 to {LONGEST_NAME} letters, digits, dots, dashes and underscores"),
+        read: |_, _, _, _| {},
+        write: |rule| Some(rule.name.as_str().into()),
+        unsaid: "has to be said",
+        example: "",
+    }),
+    why: "What log lines, incidents and reports call it. Each rule has its own.",
+}];
+
+/// Whom it is for.
+pub(in crate::config) const SELECTORS: &[Setting<Rule>] = &[
+    Setting {
+        name: "namespaces",
+        kind: Kind::Other(Other {
+            takes: || format!("a list of 1 to {MOST_PATTERNS} patterns"),
+            read: |rule, name, value, problems| {
+                rule.selectors.namespaces = some(name, value, problems, r#"["ci-*"]"#);
+            },
+            write: |rule| said(&rule.selectors.namespaces),
+            unsaid: "any",
+            example: "",
+        }),
+        why: "The pod's namespace matches one of these.",
+    },
+    Setting {
+        name: "labels",
+        kind: Kind::Other(Other {
+            takes: || format!("a table of 1 to {MOST_PATTERNS} labels, each with a pattern"),
+            read: |rule, name, value, problems| rule.selectors.labels = labels(name, value, problems),
+            write: |rule| {
+                let labels = rule.selectors.labels.iter();
+                let table: Table = labels.map(|(label, pattern)| (label.clone(), pattern.as_str().into())).collect();
+                (!table.is_empty()).then_some(Value::Table(table))
+            },
+            unsaid: "any",
+            example: "",
+        }),
+        why: "The pod has each of these labels, with a value that matches.",
+    },
+    Setting {
+        name: "containers",
+        kind: Kind::Other(Other {
+            takes: || format!("a list of 1 to {MOST_PATTERNS} patterns"),
+            read: |rule, name, value, problems| {
+                rule.selectors.containers = some(name, value, problems, r#"["runner"]"#);
+            },
+            write: |rule| said(&rule.selectors.containers),
+            unsaid: "any",
+            example: "",
+        }),
+        why: "The container's name matches one of these.",
+    },
+    Setting {
+        name: "cgroups",
+        kind: Kind::Other(Other {
+            takes: || format!("a list of 1 to {MOST_PATTERNS} patterns on the path below the root"),
+            read: |rule, name, value, problems| rule.selectors.cgroups = bounded(name, value, problems, patterns),
+            write: |rule| said(&rule.selectors.cgroups),
+            unsaid: "any",
+            example: "",
+        }),
+        why: "The cgroup's path matches one of these; [\"**\"] is everything. Needs no Kubernetes.",
+    },
+    Setting {
+        name: "runners",
+        kind: Kind::Other(Other {
+            takes: || "`true`".to_owned(),
+            read: |rule, name, value, problems| match value.as_bool() {
+                Some(true) => rule.selectors.runners = true,
+                _ => problems.add(name, value, "write true, or leave it out"),
+            },
+            write: |rule| rule.selectors.runners.then_some(Value::Boolean(true)),
+            unsaid: "any pod",
+            example: "",
+        }),
+        why: "Only pods of ARC's runners, and those that runners make for their jobs.",
+    },
+];
+
+/// What is different for them.
+pub(in crate::config) const SETTINGS: &[Setting<Rule>] = &[
+    Setting {
+        name: "mode",
+        kind: Kind::Other(Other {
+            takes: setting::choices::<Mode>,
+            read: |rule, name, value, problems| rule.mode = setting::one_of(name, value, problems),
+            write: |rule| rule.mode.map(setting::name_of),
+            unsaid: AS_ABOVE,
+            example: "",
+        }),
+        why: "As in [policy], and with Kubernetes too for whatever the rule selects.",
+    },
+    Setting {
+        name: "action",
+        kind: Kind::Other(Other {
+            takes: setting::choices::<Method>,
+            read: |rule, name, value, problems| rule.method = setting::one_of(name, value, problems),
+            write: |rule| rule.method.map(setting::name_of),
+            unsaid: AS_ABOVE,
+            example: "",
+        }),
+        why: "As in [policy].",
+    },
+    Setting {
+        name: "cancel_after_oom",
+        kind: Kind::Other(Other {
+            takes: || SWITCH.to_owned(),
+            read: |rule, name, value, problems| rule.cancel_after_oom = truth(name, value, problems),
+            write: |rule| rule.cancel_after_oom.map(Value::Boolean),
+            unsaid: "`false`",
+            example: "",
+        }),
+        why: "Cancel the GitHub run also where the OOM killer ended a process and the runner lives.",
+    },
+    Setting {
+        name: "force_cancel",
+        kind: Kind::Other(Other {
+            takes: || SWITCH.to_owned(),
+            read: |rule, name, value, problems| rule.force_cancel = truth(name, value, problems),
+            write: |rule| rule.force_cancel.map(Value::Boolean),
+            unsaid: "as in `[github]`",
+            example: "",
+        }),
+        why: "Whether a cancellation that does not come through may be forced.",
+    },
+];
+
+const AS_ABOVE: &str = "as in `[policy]`";
+const SWITCH: &str = "`true` or `false`";
+
+/// Patterns, if there are any.
+fn said(patterns: &[Pattern]) -> Option<Value> {
+    (!patterns.is_empty()).then(|| list(patterns))
+}
 
 pub(super) fn read(name: &str, value: &Value, problems: &mut Problems) -> Vec<Rule> {
     let Some(tables) = value.as_array().filter(|rules| rules.iter().all(Value::is_table)) else {
@@ -76,35 +213,21 @@ fn rule<'t>(place: &str, table: &'t Table, names: &mut HashSet<&'t str>, problem
     let called = if rule.name.is_empty() { place.to_owned() } else { format!("policy.rules.{}", rule.name) };
     for (key, value) in table {
         let name = format!("{called}.{key}");
-        selects |= SELECTORS.contains(&key.as_str());
-        sets |= SETTINGS.contains(&key.as_str());
-        let Selectors { namespaces, labels, containers, cgroups, runners } = &mut rule.selectors;
-        match key.as_str() {
-            "name" => {}
-            "namespaces" => *namespaces = some(&name, value, problems, r#"["ci-*"]"#),
-            "containers" => *containers = some(&name, value, problems, r#"["runner"]"#),
-            "cgroups" => *cgroups = bounded(&name, value, problems, patterns),
-            "labels" => *labels = self::labels(&name, value, problems),
-            "runners" => match value.as_bool() {
-                Some(true) => *runners = true,
-                _ => problems.add(&name, value, "write true, or leave it out"),
-            },
-            "mode" => rule.mode = mode(&name, value, problems),
-            "action" => rule.method = action(&name, value, problems),
-            "cancel_after_oom" => rule.cancel_after_oom = truth(&name, value, problems),
-            "force_cancel" => rule.force_cancel = truth(&name, value, problems),
-            _ => {
-                let known: Vec<_> = ["name"].into_iter().chain(SELECTORS).chain(SETTINGS).collect();
-                problems.unknown(&name, &known);
-            }
+        let among = |settings: &'static [Setting<Rule>]| settings.iter().find(|setting| setting.name == key);
+        let (selector, setting) = (among(SELECTORS), among(SETTINGS));
+        selects |= selector.is_some();
+        sets |= setting.is_some();
+        match selector.or(setting).or(among(NAMES)) {
+            Some(setting) => setting.read(&mut rule, &name, value, problems),
+            None => problems.unknown(&name, &[NAMES, SELECTORS, SETTINGS].map(setting::names).concat()),
         }
     }
     if !selects {
-        let all = SELECTORS.join(", ");
+        let all = setting::names(SELECTORS).join(", ");
         problems.0.push(format!("{called} selects nothing: write one of {all} (cgroups = [\"**\"] is everything)"));
     }
     if !sets {
-        problems.0.push(format!("{called} sets nothing: write one of {}", SETTINGS.join(", ")));
+        problems.0.push(format!("{called} sets nothing: write one of {}", setting::names(SETTINGS).join(", ")));
     }
     rule
 }
@@ -190,26 +313,9 @@ pub(super) fn written(rules: &[Rule]) -> String {
         text.push_str(EXAMPLE);
     }
     for rule in rules {
-        let Rule { name, selectors, mode, method, cancel_after_oom, force_cancel } = rule;
-        let Selectors { namespaces, labels, containers, cgroups, runners } = selectors;
-        let patterns = |patterns: &[Pattern]| (!patterns.is_empty()).then(|| list(patterns));
-        let labels = labels.iter().map(|(label, pattern)| (label.clone(), pattern.as_str().into()));
-        let labels = Value::Table(labels.collect());
-        let members = [
-            ("name", Some(name.as_str().into())),
-            ("namespaces", patterns(namespaces)),
-            ("labels", Some(labels).filter(|labels| labels.as_table().is_some_and(|labels| !labels.is_empty()))),
-            ("containers", patterns(containers)),
-            ("cgroups", patterns(cgroups)),
-            ("runners", runners.then_some(Value::Boolean(true))),
-            ("mode", mode.map(|mode| mode.to_string().into())),
-            ("action", method.map(|method| action_name(method).into())),
-            ("cancel_after_oom", cancel_after_oom.map(Value::Boolean)),
-            ("force_cancel", force_cancel.map(Value::Boolean)),
-        ];
         text.push_str("\n[[policy.rules]]\n");
-        for (name, value) in members {
-            text.extend(value.map(|value| format!("{name} = {value}\n")));
+        for setting in [NAMES, SELECTORS, SETTINGS].into_iter().flatten() {
+            text.extend(setting.value(rule).map(|value| format!("{} = {value}\n", setting.name)));
         }
     }
     text
@@ -220,7 +326,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::respond::{Method, Mode};
+    use crate::respond::Selectors;
 
     fn parse(text: &str) -> Result<Policy, Vec<String>> {
         crate::config::configuration(&text.parse().unwrap()).map(|configuration| configuration.policy)
