@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    output::{OldOutputArgs, Output, tell},
+    output::{Output, OutputArgs, tell},
     paint::Tone,
     reach::ReachArgs,
 };
@@ -38,14 +38,7 @@ pub(super) struct Args {
     config: Option<PathBuf>,
 
     #[command(flatten)]
-    output: OldOutputArgs,
-}
-
-impl Args {
-    #[cfg(test)]
-    pub(super) const fn output(&self) -> Output {
-        self.output.get()
-    }
+    output: OutputArgs,
 }
 
 #[derive(Debug, Serialize)]

@@ -170,7 +170,7 @@ pub const LESSONS: &[Lesson] = &[
             example("memguard config show > memguard.toml", "A file to begin with."),
             example("memguard config show careful --output json", "Another profile, for a script."),
         ],
-        exits: &[exit(0, "success")],
+        exits: &[exit(0, "written"), exit(1, "standard output can't be written to")],
     },
     Lesson {
         command: "config check",
@@ -189,7 +189,7 @@ pub const LESSONS: &[Lesson] = &[
             example("memguard config reference > docs/configuration.md", "As Markdown."),
             example("memguard config reference --output json", "Sections and keys, for a script."),
         ],
-        exits: &[exit(0, "success")],
+        exits: &[exit(0, "written"), exit(1, "standard output can't be written to")],
     },
     Lesson {
         command: "doctor",

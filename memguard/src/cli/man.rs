@@ -126,7 +126,6 @@ mod tests {
     fn a_command_that_there_is_not_is_named() {
         let error = run(&args(&["config", "shew"], None)).unwrap_err().to_string();
         assert!(error.contains("config shew"), "{error}");
-        assert!(run(&args(&[super::super::stored::COMMAND], None)).is_err(), "hidden");
     }
 
     #[test]

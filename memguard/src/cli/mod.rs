@@ -86,9 +86,6 @@ enum Command {
     Completions(completions::Args),
     /// Write manual pages.
     Man(man::Args),
-    /// For memguard itself.
-    #[command(name = stored::COMMAND, hide = true)]
-    ReadJournal(stored::Args),
 }
 
 /// The command line's definition, with the examples and exit statuses that `--help` tells.
@@ -100,11 +97,22 @@ pub fn command() -> clap::Command {
 /// Parses the arguments and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::from_arg_matches(&command().get_matches()) {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
+    let arguments = output::of_today(std::env::args_os());
+    let result = match stored::folder(&arguments) {
+        Some(folder) => stored::tell(folder),
+        None => match Cli::from_arg_matches(&command().get_matches_from(arguments)) {
+            Ok(cli) => run_command(cli.command),
+            Err(error) => error.exit(),
+        },
     };
-    let result = match cli.command {
+    result.unwrap_or_else(|error| {
+        complain(format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn run_command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Run(args) => run::run(&args),
         Command::Record(args) => run::record(args),
         Command::Replay(args) => replay::run(&args),
@@ -116,12 +124,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
-        Command::ReadJournal(args) => stored::run(&args),
-    };
-    result.unwrap_or_else(|error| {
-        complain(format!("{error:#}"));
-        ExitCode::FAILURE
-    })
+    }
 }
 
 /// Says on standard error what is wrong.
@@ -164,28 +167,5 @@ mod tests {
         }
         Cli::try_parse_from(["memguard", "run", "--metrics-listen", "[::]:9619"]).unwrap();
         Cli::try_parse_from(["memguard", "run", "--mode", "enforce", "--hold", "20", "--protect", "x/**"]).unwrap();
-    }
-
-    #[test]
-    fn json_is_the_old_name_of_output_json() {
-        for command in [&["memguard", "doctor"][..], &["memguard", "replay", "x"]] {
-            let with = |options: &[&str]| Cli::try_parse_from([command, options].concat());
-            for options in [&["--json"][..], &["--output", "json"]] {
-                match with(options).unwrap().command {
-                    Command::Doctor(args) => assert_eq!(args.output(), output::Output::Json),
-                    Command::Replay(args) => assert_eq!(args.output(), output::Output::Json),
-                    other => panic!("{other:?}"),
-                }
-            }
-            assert!(with(&["--json", "--output", "text"]).is_err());
-            assert!(
-                !super::command()
-                    .find_subcommand_mut(command[1])
-                    .unwrap()
-                    .render_long_help()
-                    .to_string()
-                    .contains("--json")
-            );
-        }
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     engine::EngineArgs,
-    output::{OldOutputArgs, Output, tell},
+    output::{Output, OutputArgs, tell},
     paint::Tone,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(super) struct Args {
     engine: EngineArgs,
 
     #[command(flatten)]
-    output: OldOutputArgs,
+    output: OutputArgs,
 
     /// Draw the cgroup that came closest to a livelock, as SVG, or as an HTML page if the name ends so. For one
     /// recording.
@@ -84,11 +84,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Args {
-    #[cfg(test)]
-    pub(super) const fn output(&self) -> Output {
-        self.output.get()
-    }
-
     fn draw(&self, entries: &[trace::Entry], path: &Path, out: &Path) -> anyhow::Result<()> {
         let settings = self.engine.any().then(|| self.engine.settings()).transpose()?;
         let title = path.file_stem().unwrap_or_default().to_string_lossy();

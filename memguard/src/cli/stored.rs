@@ -4,6 +4,7 @@
 //! its caller would wait for it in vain. So a child reads, and is left to itself if it takes too long.
 
 use std::{
+    ffi::OsString,
     io::Read as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -16,18 +17,12 @@ use anyhow::Context as _;
 
 use crate::journal::{Incident, StoreError, read_only};
 
-/// The name of the hidden command that is the child.
-pub(super) const COMMAND: &str = "read-journal";
+/// What the child is called with. It is no command of the command line: nobody is offered it.
+const COMMAND: &str = "read-journal";
 /// A disk that works takes milliseconds for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Exit status of the child where memguard has the journal open.
 const IN_USE: u8 = 4;
-
-/// Prints what the journal in a folder holds, as JSON.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    state_dir: PathBuf,
-}
 
 /// Why the journal's part is missing.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +36,17 @@ pub(super) enum Trouble {
     Disk { folder: PathBuf },
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    match read_only(&args.state_dir) {
+/// The folder whose journal is to be told, if this process is the child.
+pub(super) fn folder(arguments: &[OsString]) -> Option<&Path> {
+    match arguments {
+        [_, command, folder] if command == COMMAND => Some(Path::new(folder)),
+        _ => None,
+    }
+}
+
+/// Prints what the journal in a folder holds, as JSON.
+pub(super) fn tell(state_dir: &Path) -> anyhow::Result<ExitCode> {
+    match read_only(state_dir) {
         Ok(incidents) => {
             super::print(&serde_json::to_string(&incidents)?)?;
             Ok(ExitCode::SUCCESS)
