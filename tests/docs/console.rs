@@ -161,7 +161,6 @@ pub(crate) fn simple(line: &str) -> Vec<Vec<String>> {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
-            (Some(_), c) => word.get_or_insert_default().push(c),
             (None, '#') if word.is_none() => break,
             (None, ' ') => end(&mut commands, &mut word),
             (None, '|' | '&' | ';') => {
@@ -173,7 +172,7 @@ pub(crate) fn simple(line: &str) -> Vec<Vec<String>> {
                 while characters.next_if(|c| matches!(c, '>' | '<' | ' ')).is_some() {}
                 while characters.next_if(|c| !matches!(c, ' ' | '|' | '&' | ';')).is_some() {}
             }
-            (None, c) => word.get_or_insert_default().push(c),
+            (_, c) => word.get_or_insert_default().push(c),
         }
     }
     assert!(quote.is_none(), "a quote is not closed: {line}");

@@ -1,5 +1,5 @@
 //! What the documents say of `cargo xtask`, held against its definition. What they say of memguard and of other tools has a
-//! test in memguard/tests/command_line.
+//! test in `memguard/tests/command_line`.
 
 #[path = "../../tests/docs/console.rs"]
 mod console;

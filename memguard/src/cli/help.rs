@@ -231,6 +231,7 @@ pub(super) fn lesson(command: &str) -> Option<&'static Lesson> {
 
 impl Lesson {
     /// In order.
+    #[must_use]
     pub fn exits(&self) -> Vec<Exit> {
         let mut exits = self.exits.to_vec();
         exits.push(WRONG_USAGE);
@@ -295,7 +296,7 @@ fn taught(mut command: Command, path: &str) -> Command {
 #[must_use]
 pub fn exit_statuses() -> String {
     let Exit { status, when } = WRONG_USAGE;
-    let mut table = format!("{status} is the same for every command: {when}.\n\n| | 0 | 1 | 3 |\n|---|---|---|---|\n");
+    let mut table = format!("Of every command {status} means {when}.\n\n| | 0 | 1 | 3 |\n|---|---|---|---|\n");
     // What is told of a command holds for those below it.
     let told = |lesson: &&Lesson| !matches!(lesson.command, "" | "config") && !lesson.command.starts_with("incidents ");
     for lesson in LESSONS.iter().filter(told) {
@@ -358,9 +359,8 @@ mod tests {
             line.extend(path.split(' ').filter(|word| !word.is_empty()));
             line.push("--help");
             let help = crate::cli::command().term_width(80).try_get_matches_from(&line).unwrap_err().to_string();
-            for long in help.lines().filter(|line| line.chars().count() > 80) {
-                panic!("{line:?}: {} columns: {long}", long.chars().count());
-            }
+            let long = help.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(long, None, "{line:?}");
             assert!(help.contains("Examples:\n") && help.contains("Exit status:\n"), "{line:?}: {help}");
         });
     }

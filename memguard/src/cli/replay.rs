@@ -148,7 +148,7 @@ fn print(out: &mut String, file: &str, replay: &Replay, damage: Option<&Damage>)
     }
     for rule in &replay.rules {
         if replay.rules.len() > 1 {
-            writeln!(out, "  rule {}", Tone::Strong.paint(&rule.rule))?;
+            writeln!(out, "  rule {}", Tone::Strong.paint(rule.rule))?;
         }
         for unit in &rule.units {
             writeln!(out, "  {} ({:.0} s)", Tone::Strong.paint(escaped(&unit.cgroup)), unit.watched_s)?;

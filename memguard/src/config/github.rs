@@ -1,6 +1,9 @@
 //! `[github]`: which GitHub, with whose credentials, and what is asked of it after a kill.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use toml::{Table, Value};
 
@@ -149,7 +152,7 @@ pub(super) const SETTINGS: &[Setting<GitHubSettings>] = &[
         kind: Kind::Other(Other {
             takes: || PATH.to_owned(),
             read: |github, name, value, problems| github.connection.ca_file = path(name, value, problems),
-            write: |github| github.connection.ca_file.as_ref().map(file),
+            write: |github| github.connection.ca_file.as_deref().map(file),
             unsaid: "none",
             example: r#""/etc/memguard/ca.pem""#,
         }),
@@ -196,7 +199,7 @@ pub(super) const SETTINGS: &[Setting<GitHubSettings>] = &[
     },
 ];
 
-fn file(path: &PathBuf) -> Value {
+fn file(path: &Path) -> Value {
     Value::String(path.to_string_lossy().into_owned())
 }
 

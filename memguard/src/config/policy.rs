@@ -19,7 +19,7 @@ pub(super) const SETTINGS: &[Setting<Policy>] = &[
             read: |policy, name, value, problems| {
                 policy.mode = setting::one_of(name, value, problems).unwrap_or_default();
             },
-            write: |policy| Some(setting::name_of(policy.mode)),
+            write: |policy| Some(setting::name_of(&policy.mode)),
             unsaid: "",
             example: "",
         }),
@@ -34,7 +34,7 @@ pub(super) const SETTINGS: &[Setting<Policy>] = &[
             read: |policy, name, value, problems| {
                 policy.method = setting::one_of(name, value, problems).unwrap_or_default();
             },
-            write: |policy| Some(setting::name_of(policy.method)),
+            write: |policy| Some(setting::name_of(&policy.method)),
             unsaid: "",
             example: "",
         }),

@@ -47,24 +47,18 @@ pub(super) struct Other<T: 'static> {
 
 impl<T: Clone> Setting<T> {
     pub(super) fn read(&self, into: &mut T, name: &str, value: &Value, problems: &mut Problems) {
-        let whole = |(least, most): (u32, u32)| {
+        let whole = |least: u32, most: u32| {
             let count = value.as_integer().and_then(|count| u32::try_from(count).ok());
             count.filter(|count| (least..=most).contains(count))
         };
         match &self.kind {
-            Kind::Seconds { range, place } => match whole(*range) {
+            Kind::Seconds { range: (least, most), place } => match whole(*least, *most) {
                 Some(seconds) => *place(into) = Duration::from_secs(seconds.into()),
-                None => {
-                    let (least, most) = range;
-                    problems.add(name, value, &format!("write a whole number of seconds from {least} to {most}"));
-                }
+                None => problems.add(name, value, &format!("write a whole number of seconds from {least} to {most}")),
             },
-            Kind::Whole { range, place } => match whole(*range) {
+            Kind::Whole { range: (least, most), place } => match whole(*least, *most) {
                 Some(count) => *place(into) = count,
-                None => {
-                    let (least, most) = range;
-                    problems.add(name, value, &format!("write a whole number from {least} to {most}"));
-                }
+                None => problems.add(name, value, &format!("write a whole number from {least} to {most}")),
             },
             Kind::Number { range: (least, most), place } => {
                 match number(value).filter(|number| (least..=most).contains(&number)) {
@@ -181,6 +175,6 @@ pub(super) fn one_of<C: ValueEnum>(name: &str, value: &Value, problems: &mut Pro
 }
 
 /// The name of an enum's value, as it stands in a file.
-pub(super) fn name_of<C: ValueEnum>(choice: C) -> Value {
+pub(super) fn name_of<C: ValueEnum>(choice: &C) -> Value {
     Value::String(choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default())
 }

@@ -301,8 +301,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(NAME), "").unwrap();
         assert_eq!(read_only(dir.path()).unwrap(), [], "as a full disk leaves it");
-        for content in [&b"x"[..], &[7; 100_000]] {
-            fs::write(dir.path().join(NAME), content).unwrap();
+        for content in [b"x".to_vec(), vec![7; 100_000]] {
+            fs::write(dir.path().join(NAME), &content).unwrap();
             let error = read_only(dir.path()).unwrap_err().to_string();
             assert!(error.contains(NAME), "{error}");
             assert_eq!(fs::read(dir.path().join(NAME)).unwrap(), content);

@@ -1,10 +1,18 @@
 //! Exit statuses as the help and docs/usage.md tell them, answers as JSON, and colour.
 
-use std::{collections::BTreeSet, fs, fs::File, process::Command, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use memguard::{
     cli::{LESSONS, WRONG_USAGE},
     journal::Copies,
+    status,
+    top::source::Player,
+    trace,
 };
 use serde_json::Value;
 
@@ -94,8 +102,8 @@ fn an_answer_that_nobody_takes_is_a_failure_and_one_that_somebody_had_enough_of_
         );
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let status = machine.memguard(arguments).stdout(writer).status().unwrap();
-        assert_eq!(status.code(), Some(0), "{arguments:?}");
+        let ended = machine.memguard(arguments).stdout(writer).status().unwrap();
+        assert_eq!(ended.code(), Some(0), "{arguments:?}");
     }
 }
 
@@ -186,6 +194,24 @@ fn text_is_in_colour_where_that_shows_it() {
     };
     assert!(on_terminal(None));
     assert!(!on_terminal(Some(("NO_COLOR", "1"))));
+}
+
+/// A memguard that is at work, as far as the socket can tell: what it sees is a recording at its verdict.
+#[test]
+fn a_memguard_at_work_answers() {
+    let machine = Machine::new();
+    let mut player = Player::new(trace::read(&machine.path("job.mgtrace")).unwrap().entries, None).unwrap();
+    player.go_to(Duration::from_secs(20));
+    let mut publisher = status::serve(&machine.run()).unwrap();
+    publisher.publish(player.snapshot());
+    let answer = machine.ask(&["status"]);
+    assert!(answer.status == Some(0) && answer.out.contains("\nlivelock "), "{answer:?}");
+    assert!(!answer.out.contains('\x1b'), "into a pipe");
+    let answer = machine.ask(&["status", "--output", "json"]);
+    let value: Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!((answer.status, &value["units"][0]["state"]), (Some(0), &"livelock".into()));
+    let painted = machine.memguard(&["status"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert!(Answer::of(&painted).out.contains("\x1b[31mlivelock"), "{painted:?}");
 }
 
 #[test]
