@@ -14,6 +14,7 @@ mod matrix;
 pub(crate) mod qemu;
 mod records;
 mod run;
+mod speaking;
 mod story;
 pub(crate) mod support;
 pub(crate) mod vm;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{accel, command::command, kernels};
+use super::{accel, command::command, kernels, speaking};
 use crate::{
     build::{self, Profile},
     paths, ui,
@@ -134,10 +134,14 @@ fn ask(
 ) -> anyhow::Result<Support> {
     let kernel = kernels::ensure(line)?;
     let accel = accel::choose(choice, &kernel, guest)?;
-    let _step = ui::step(format!("asking memguard doctor on {}", kernel.release));
+    let step = ui::step(format!("asking memguard doctor on {}", kernel.release));
     let argv = ["/memguard", "doctor", "--output", "json"].map(str::to_owned).to_vec();
     let (said, _) = command(guest, memguard, &[], &kernel, accel, argv)?;
-    understood(line.name, &said).with_context(|| format!("the doctor's answer is not understood: {said}"))
+    let support =
+        understood(line.name, &said).with_context(|| format!("the doctor's answer is not understood: {said}"))?;
+    drop(step);
+    speaking::check(guest, memguard, &kernel, accel, &support.level)?;
+    Ok(support)
 }
 
 /// The answer of `memguard doctor --output json`, among whatever else the guest wrote.

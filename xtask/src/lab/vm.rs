@@ -38,7 +38,7 @@ impl Machine<'_> {
         let qemu = Qemu::find()?.context("there is no QEMU: run `cargo xtask setup`")?;
         let mut command = qemu.command();
         command
-            .args(self.accel.qemu_arguments())
+            .args(self.accel.qemu_arguments(self.cpus))
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"])
             // The first serial port is the console, the second one carries the records, and is our end of a pipe.

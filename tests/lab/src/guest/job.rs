@@ -222,6 +222,11 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Whether one of the workloads that begin at that moment runs.
+    fn is_running(&self, when: Start) -> bool {
+        self.scenario.workloads().any(|(.., workload)| workload.at == when && self.running.contains(&workload.name))
+    }
+
     fn spawn(
         &mut self,
         name: &str,
