@@ -154,7 +154,10 @@ pub const LESSONS: &[Lesson] = &[
             example("memguard report latest", "The latest, as text."),
             example("memguard report mg-1764000000-4711 --out report.html", "One as a page for a browser."),
         ],
-        exits: &[exit(0, "told or written"), exit(1, "there is no such report, or it can't be read or written")],
+        exits: &[
+            exit(0, "told or written"),
+            exit(1, "there is no such report, it can't be read or written, or its disk does not answer"),
+        ],
     },
     Lesson {
         command: "config",

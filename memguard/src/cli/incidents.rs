@@ -60,7 +60,7 @@ enum Command {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (incidents, trouble) = gather(&args.run_dir, stored::read(&args.state_dir));
     if let Some(trouble) = &trouble {
-        super::complain(trouble);
+        super::complain(format!("{trouble}; what is told is from the run folder alone"));
     }
     let text = match (&args.command, args.output) {
         (None | Some(Command::List), Output::Text) => list(&incidents),

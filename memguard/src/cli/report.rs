@@ -84,6 +84,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn answer(args: &Args, stored: Result<Vec<Incident>, Trouble>) -> anyhow::Result<ExitCode> {
     let store = Store::below(&args.state_dir);
     let (incidents, trouble) = gather(&args.run_dir, stored);
+    if let Some(trouble @ Trouble::Disk { .. }) = trouble {
+        anyhow::bail!("{trouble}, and reports are on it");
+    }
     if let Some(trouble) = trouble {
         super::complain(format!("{trouble}; what was done is told as far as it is known"));
     }

@@ -29,10 +29,7 @@ const IN_USE: u8 = 4;
 pub(super) enum Trouble {
     #[error("{0}")]
     Store(String),
-    #[error(
-        "the disk below {} did not answer within {} s; what is told is from the run folder alone",
-        folder.display(), PATIENCE.as_secs()
-    )]
+    #[error("the disk below {} did not answer within {} s", folder.display(), PATIENCE.as_secs())]
     Disk { folder: PathBuf },
 }
 

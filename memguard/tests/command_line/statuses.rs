@@ -234,6 +234,8 @@ fn a_disk_that_does_not_answer_is_told_and_the_copies_are_shown() {
     let answer = machine.ask(&["incidents", "show", "mg-1764000009-1", "--output", "json", "--state-dir", "hangs"]);
     assert_eq!(answer.status, Some(1), "{answer:?}");
     assert_eq!(serde_json::from_str::<Value>(&answer.out).unwrap()["id"], "mg-1764000009-1");
+    let answer = machine.ask(&["report", "latest", "--state-dir", "hangs"]);
+    assert!(answer.status == Some(1) && answer.error.contains("reports are on it"), "{answer:?}");
 }
 
 #[test]
