@@ -3,6 +3,8 @@
 mod bench;
 mod build;
 mod deploy;
+#[cfg(test)]
+mod documents;
 mod fuzz;
 mod image;
 mod lab;

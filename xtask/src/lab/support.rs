@@ -135,7 +135,7 @@ fn ask(
     let kernel = kernels::ensure(line)?;
     let accel = accel::choose(choice, &kernel, guest)?;
     let step = ui::step(format!("asking memguard doctor on {}", kernel.release));
-    let argv = ["/memguard", "doctor", "--json"].map(str::to_owned).to_vec();
+    let argv = ["/memguard", "doctor", "--output", "json"].map(str::to_owned).to_vec();
     let (said, _) = command(guest, memguard, &[], &kernel, accel, argv)?;
     let support =
         understood(line.name, &said).with_context(|| format!("the doctor's answer is not understood: {said}"))?;
@@ -144,7 +144,7 @@ fn ask(
     Ok(support)
 }
 
-/// The answer of `memguard doctor --json`, among whatever else the guest wrote.
+/// The answer of `memguard doctor --output json`, among whatever else the guest wrote.
 fn understood(line: &str, said: &str) -> anyhow::Result<Support> {
     let begin = said.find('{').context("it has no object")?;
     let mut values = serde_json::Deserializer::from_str(&said[begin..]).into_iter::<Value>();
