@@ -12,25 +12,36 @@ pub const RETURN_BOUNDS_NS: [u64; RETURN_BUCKETS] = [250_000_000, 2_000_000_000,
 /// Of the size of a piece of program text that is remembered as one, the logarithm of its number of pages: as many as
 /// a fault reads around itself (`do_sync_mmap_readahead()`), because the next fault for the same text is often on
 /// another page of what one fault had brought in. At least 128 KiB, which is the kernel's default, and at most 8 MiB.
+///
+/// `read_around` is in pages, whose size is `1 << page_shift` bytes: 4 KiB on x86-64, up to 64 KiB on arm64.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
-pub const fn text_piece_shift(read_around: u32) -> u32 {
-    if read_around >= 2048 {
+pub const fn text_piece_shift(read_around: u32, page_shift: u32) -> u32 {
+    let larger = if page_shift < 12 {
+        0
+    } else if page_shift > 16 {
+        4
+    } else {
+        page_shift - 12
+    };
+    let of_4_kib = if read_around >= 2048 { 2048 } else { read_around << larger };
+    let shift = if of_4_kib >= 2048 {
         11
-    } else if read_around >= 1024 {
+    } else if of_4_kib >= 1024 {
         10
-    } else if read_around >= 512 {
+    } else if of_4_kib >= 512 {
         9
-    } else if read_around >= 256 {
+    } else if of_4_kib >= 256 {
         8
-    } else if read_around >= 128 {
+    } else if of_4_kib >= 128 {
         7
-    } else if read_around >= 64 {
+    } else if of_4_kib >= 64 {
         6
     } else {
         5
-    }
+    };
+    shift - larger
 }
 
 /// Cumulative counters of one cgroup, keyed by the id of the cgroup that the acting task is in.
@@ -55,7 +66,7 @@ pub struct Counters {
     pub major_faults: u64,
     /// Major faults on mappings with `VM_EXEC`.
     pub exec_major_faults: u64,
-    /// File pages that were evicted before and came back (`workingset_refault()`), in pages of 4 KiB.
+    /// File pages that were evicted before and came back (`workingset_refault()`), in pages.
     pub refaults: u64,
     /// OOM victims picked by the kernel.
     pub oom_victims: u64,
@@ -345,7 +356,15 @@ mod tests {
     #[test]
     fn a_piece_is_what_a_fault_reads_in() {
         for (read_around, shift) in [(0, 5), (4, 5), (32, 5), (64, 6), (512, 9), (2048, 11), (u32::MAX, 11)] {
-            assert_eq!(text_piece_shift(read_around), shift, "{read_around}");
+            assert_eq!(text_piece_shift(read_around, 12), shift, "{read_around}");
         }
+        // 128 KiB and 8 MiB, whatever a page is.
+        for (page_shift, least, most) in [(12, 5, 11), (14, 3, 9), (16, 1, 7)] {
+            for (read_around, shift) in [(0, least), (1, least), (2048, most), (u32::MAX, most)] {
+                assert_eq!(text_piece_shift(read_around, page_shift), shift, "{read_around} at {page_shift}");
+            }
+        }
+        assert_eq!((text_piece_shift(128, 14), text_piece_shift(32, 16)), (7, 5), "2 MiB");
+        assert_eq!((text_piece_shift(0, 0), text_piece_shift(u32::MAX, u32::MAX)), (5, 7), "no page has such a size");
     }
 }

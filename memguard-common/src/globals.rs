@@ -18,6 +18,8 @@ globals! {
     SNAPSHOT_INTERVAL_NS,
     /// Shortest time between two wake-ups of user space, for the whole node, ns.
     WAKE_INTERVAL_NS,
+    /// Logarithm of the size of a page in bytes: 12, and 14 or 16 on some arm64 kernels.
+    PAGE_SHIFT,
     /// Offset of `vma` in `struct vm_fault`.
     VM_FAULT_VMA,
     /// Offset of `flags` in `struct vm_fault`.

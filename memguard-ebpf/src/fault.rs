@@ -14,7 +14,7 @@ use memguard_common::{
 
 use crate::{
     atomic,
-    globals::{FAULT_MAJOR, FAULT_RETRY, FAULT_TRIED},
+    globals::{FAULT_MAJOR, FAULT_RETRY, FAULT_TRIED, PAGE_SHIFT},
     kernel::{FilePage, Probed, Typed, fault_flags, fault_on_text, fault_page},
     maps::{RETURNED_FILES, TEXT_FILES, TEXT_PIECES, entry},
 };
@@ -65,7 +65,8 @@ unsafe fn count_return(vmf: *const u8, cgroup_id: u64, counters: *mut Counters) 
     if let Some(known) = TEXT_FILES.get_ptr_mut(file as u32 & (TEXT_FILES_SLOTS - 1)) {
         unsafe { known.write_volatile(file) };
     }
-    let key = text_piece_key(page.device, page.inode, page.index >> text_piece_shift(page.read_around), cgroup_id);
+    let piece = page.index >> text_piece_shift(page.read_around, PAGE_SHIFT.load());
+    let key = text_piece_key(page.device, page.inode, piece, cgroup_id);
     let Some(piece) = TEXT_PIECES.get_ptr_mut(key as u32 & (TEXT_PIECES_SLOTS - 1)) else { return };
     let now = unsafe { bpf_ktime_get_ns() };
     unsafe {

@@ -5,15 +5,24 @@ use std::{
     process::Command,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
-use crate::{paths, process, setup, ui};
+use crate::{
+    arch::Arch,
+    paths, process,
+    setup::{self, Part, cross},
+    ui,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The small and thoroughly optimised build that is meant to be deployed.
     #[arg(long)]
     release: bool,
+
+    /// Build for this architecture, or this target of cargo's; this machine's own by default.
+    #[arg(long, visible_alias = "target", value_enum)]
+    arch: Option<Arch>,
 }
 
 /// How memguard is compiled.
@@ -35,20 +44,43 @@ impl Profile {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    setup::ensure(setup::Part::Building)?;
+    ready(args.arch)?;
     let profile = if args.release { Profile::Release } else { Profile::Quick };
-    println!("{}", memguard(profile)?.display());
+    println!("{}", memguard_for(args.arch, profile)?.display());
     Ok(())
+}
+
+/// The architecture, if it is not this machine's own.
+fn foreign(arch: Option<Arch>) -> Option<Arch> {
+    arch.filter(|arch| !arch.is_this_machine())
+}
+
+/// Installs what building takes, for this machine's own architecture if none is named.
+pub(crate) fn ready(arch: Option<Arch>) -> anyhow::Result<()> {
+    match foreign(arch) {
+        Some(arch @ Arch::Amd64) => {
+            bail!("for {arch} it is built on {arch} machines only, and this is {}", std::env::consts::ARCH)
+        }
+        Some(Arch::Arm64) => setup::ensure(Part::Arm64),
+        None => setup::ensure(Part::Building),
+    }
 }
 
 /// Compiles the eBPF object.
 pub(crate) fn object() -> anyhow::Result<PathBuf> {
-    let _step = ui::step("building the eBPF object");
+    object_for(None)
+}
+
+/// The same for the kernels of an architecture: where a kprobe finds its arguments differs.
+fn object_for(arch: Option<Arch>) -> anyhow::Result<PathBuf> {
+    let arch = foreign(arch);
+    let _step = ui::step(format!("building the eBPF object{}", for_arch(arch)));
     let toolchain =
         setup::toolchain::Toolchain::find()?.context("no toolchain compiles for BPF: run `cargo xtask setup`")?;
     // A folder of its own: another compiler than the workspace's would make everything else be compiled anew.
-    let folder = paths::target().join("ebpf");
-    let architecture = std::env::consts::ARCH;
+    // And one for each architecture: with other flags everything is compiled anew.
+    let folder = paths::target().join(arch.map_or_else(|| "ebpf".to_owned(), |arch| format!("ebpf-{arch}")));
+    let architecture = arch.map_or(std::env::consts::ARCH, Arch::rust);
     let flags =
         [format!("--cfg=bpf_target_arch=\"{architecture}\""), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
     let mut command = toolchain.cargo_build()?;
@@ -66,10 +98,25 @@ pub(crate) fn object() -> anyhow::Result<PathBuf> {
 
 /// Compiles memguard with the eBPF object in it.
 pub(crate) fn memguard(profile: Profile) -> anyhow::Result<PathBuf> {
-    let object = object()?;
-    let _step = ui::step(format!("building memguard ({})", profile.name()));
-    process::run(cargo_build("memguard", "memguard", profile).env("MEMGUARD_EBPF_OBJECT", &object))?;
-    binary("memguard", profile)
+    memguard_for(None, profile)
+}
+
+/// The same for another architecture than this machine's.
+pub(crate) fn memguard_for(arch: Option<Arch>, profile: Profile) -> anyhow::Result<PathBuf> {
+    let object = object_for(arch)?;
+    let arch = foreign(arch);
+    let _step = ui::step(format!("building memguard ({}){}", profile.name(), for_arch(arch)));
+    let mut command = cargo_build("memguard", "memguard", profile);
+    if let Some(arch) = arch {
+        cross::apply(&mut command, arch)?;
+    }
+    process::run(command.env("MEMGUARD_EBPF_OBJECT", &object))?;
+    binary_for(arch, "memguard", profile)
+}
+
+/// For messages.
+fn for_arch(arch: Option<Arch>) -> String {
+    arch.map_or_else(String::new, |arch| format!(" for {arch}"))
 }
 
 /// Compiles memguard so that it can be made to end itself at any step of the chain, for the lab.
@@ -105,9 +152,19 @@ pub(crate) fn bench() -> anyhow::Result<PathBuf> {
 
 /// Compiles the program that is PID 1 and all workloads of a guest.
 pub(crate) fn guest() -> anyhow::Result<PathBuf> {
-    let _step = ui::step("building the lab's guest");
-    process::run(&mut cargo_build("memguard-lab", "lab-guest", Profile::Quick))?;
-    binary("lab-guest", Profile::Quick)
+    guest_for(None)
+}
+
+/// The same for another architecture than this machine's.
+pub(crate) fn guest_for(arch: Option<Arch>) -> anyhow::Result<PathBuf> {
+    let arch = foreign(arch);
+    let _step = ui::step(format!("building the lab's guest{}", for_arch(arch)));
+    let mut command = cargo_build("memguard-lab", "lab-guest", Profile::Quick);
+    if let Some(arch) = arch {
+        cross::apply(&mut command, arch)?;
+    }
+    process::run(&mut command)?;
+    binary_for(arch, "lab-guest", Profile::Quick)
 }
 
 fn cargo_build(package: &str, bin: &str, profile: Profile) -> Command {
@@ -117,7 +174,14 @@ fn cargo_build(package: &str, bin: &str, profile: Profile) -> Command {
 }
 
 fn binary(name: &str, profile: Profile) -> anyhow::Result<PathBuf> {
-    let path = paths::target().join(profile.name()).join(name);
+    binary_for(None, name, profile)
+}
+
+/// What is compiled for a target has a folder of that name.
+fn binary_for(foreign: Option<Arch>, name: &str, profile: Profile) -> anyhow::Result<PathBuf> {
+    let target = paths::target();
+    let folder = foreign.map_or_else(|| target.clone(), |arch| target.join(arch.target()));
+    let path = folder.join(profile.name()).join(name);
     anyhow::ensure!(path.is_file(), "the build left no {}", path.display());
     std::path::absolute(&path).with_context(|| format!("can't resolve {}", Path::display(&path)))
 }

@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    arch::Arch,
     build::{self, Profile},
     lab::initramfs::shared_libraries,
-    paths, process, setup, ui,
+    paths, process, ui,
 };
 
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,10 @@ pub(crate) struct Args {
     /// Put this memguard in, and build none.
     #[arg(long, value_name = "FILE", conflicts_with = "quick")]
     binary: Option<PathBuf>,
+
+    /// Build for this architecture; this machine's own by default.
+    #[arg(long, value_enum, conflicts_with = "binary")]
+    arch: Option<Arch>,
 
     /// What the image is called where it is imported.
     #[arg(long, value_name = "NAME:TAG", default_value = concat!("registry.example.com/memguard:", env!("CARGO_PKG_VERSION")))]
@@ -50,8 +55,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let memguard = if let Some(binary) = &args.binary {
         binary.clone()
     } else {
-        setup::ensure(setup::Part::Building)?;
-        build::memguard(if args.quick { Profile::Quick } else { Profile::Release })?
+        build::ready(args.arch)?;
+        build::memguard_for(args.arch, if args.quick { Profile::Quick } else { Profile::Release })?
     };
     println!("{}", make(&memguard, &args.name)?.display());
     Ok(())
@@ -69,15 +74,21 @@ fn make(memguard: &Path, name: &str) -> anyhow::Result<PathBuf> {
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("can't remove {}", root.display()))?;
     }
+    let arch = Arch::of(memguard)?;
     fill(&root, memguard)?;
     let entries = entries(&root)?;
     for entry in entries.iter().filter(|entry| entry.size > 0) {
         ui::say(format!("{:>9}  /{}", entry.size, entry.path.display()));
     }
-    try_out(&root)?;
-    let archive = folder.join("memguard-oci.tar");
+    try_out(&root, arch)?;
+    // One name for what most people build, so that those for several architectures stand beside each other.
+    let archive = folder.join(if arch.is_this_machine() {
+        "memguard-oci.tar".to_owned()
+    } else {
+        format!("memguard-oci-{arch}.tar")
+    });
     let layer = layer(&root, &entries)?;
-    let written = oci_archive(name, &layer).and_then(|bytes| Ok(fs::write(&archive, bytes)?));
+    let written = oci_archive(name, arch, &layer).and_then(|bytes| Ok(fs::write(&archive, bytes)?));
     written.with_context(|| format!("can't write {}", archive.display()))?;
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
     let (unpacked, packed) = (entries.iter().map(|entry| entry.size).sum(), fs::metadata(&archive)?.len());
@@ -96,7 +107,7 @@ fn fill(root: &Path, memguard: &Path) -> anyhow::Result<()> {
         (PathBuf::from(AUTHORITIES.trim_start_matches('/')), PathBuf::from(AUTHORITIES)),
     ];
     for library in shared_libraries(memguard)? {
-        files.push((library.strip_prefix("/").unwrap_or(&library).to_owned(), library));
+        files.push((library.to.strip_prefix("/").unwrap_or(&library.to).to_owned(), library.from));
     }
     for (to, from) in files {
         let (to, mode) = (root.join(&to), if to.extension().is_some_and(|e| e == "crt") { 0o644 } else { 0o755 });
@@ -112,7 +123,11 @@ fn fill(root: &Path, memguard: &Path) -> anyhow::Result<()> {
 }
 
 /// Whether memguard starts with what is in there and nothing else.
-fn try_out(root: &Path) -> anyhow::Result<()> {
+fn try_out(root: &Path, arch: Arch) -> anyhow::Result<()> {
+    if !arch.is_this_machine() {
+        ui::say(format!("not tried out: this machine is no {arch}"));
+        return Ok(());
+    }
     if !rustix::process::geteuid().is_root() {
         ui::say("not tried out: chroot needs root");
         return Ok(());
@@ -193,17 +208,12 @@ fn append(
 }
 
 /// An image of this one layer, as an OCI image layout (opencontainers/image-spec, image-layout.md) in a tar archive.
-fn oci_archive(name: &str, layer: &[u8]) -> anyhow::Result<Vec<u8>> {
+fn oci_archive(name: &str, arch: Arch, layer: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut compressed = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
     compressed.write_all(layer)?;
     let layer_blob = Blob::new("application/vnd.oci.image.layer.v1.tar+gzip", compressed.finish()?);
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
     let config = json!({
-        "architecture": architecture, "os": "linux",
+        "architecture": arch.debian(), "os": "linux",
         "config": {
             "Entrypoint": ["/usr/bin/memguard"], "Cmd": ["run"], "User": "0", "Env": ["PATH=/usr/bin"],
             "Labels": {"org.opencontainers.image.licenses": "MIT OR Apache-2.0"},
@@ -287,8 +297,8 @@ mod tests {
         let listed = entries(root.path()).unwrap();
         let layer = layer(root.path(), &listed).unwrap();
         assert_eq!(files(&layer).keys().collect::<Vec<_>>(), ["usr", "usr/bin", "usr/bin/memguard"]);
-        let archive = oci_archive("example.com/memguard:1", &layer).unwrap();
-        assert_eq!(archive, oci_archive("example.com/memguard:1", &layer).unwrap());
+        let archive = oci_archive("example.com/memguard:1", Arch::Arm64, &layer).unwrap();
+        assert_eq!(archive, oci_archive("example.com/memguard:1", Arch::Arm64, &layer).unwrap());
         let files = files(&archive);
         let index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
         let blob = |descriptor: &Value| {
@@ -299,6 +309,7 @@ mod tests {
         };
         let manifest: Value = serde_json::from_slice(&blob(&index["manifests"][0])).unwrap();
         let config: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
+        assert_eq!((&config["architecture"], &config["os"]), (&json!("arm64"), &json!("linux")));
         assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", digest(&layer)));
         let mut unpacked = Vec::new();
         flate2::read::GzDecoder::new(&blob(&manifest["layers"][0])[..]).read_to_end(&mut unpacked).unwrap();

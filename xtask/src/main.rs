@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that is done with this repository. `cargo xtask help` lists it.
 
+mod arch;
 mod bench;
 mod build;
 mod deploy;

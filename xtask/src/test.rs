@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use memguard_lab::MemguardMode;
 
 use crate::{
+    arch::Arch,
     lab::{self, Options, Planned, accel, kernels},
     lint, prism, process,
     setup::{self, Part},
@@ -22,6 +23,11 @@ pub(crate) struct Args {
     /// (docs/testing-kubernetes.md). Takes three minutes.
     #[arg(long)]
     kube: bool,
+
+    /// arm64 too: memguard is built across, and an emulated Graviton2 is booted with each kernel. Takes some ten minutes,
+    /// most of them for the build.
+    #[arg(long, conflicts_with = "no_lab")]
+    arm64: bool,
 
     /// How guests are run.
     #[arg(long, value_enum, default_value_t)]
@@ -86,7 +92,12 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
     parts.time("lab: kernels 6.1, 6.12, 6.18", || lab_subset(args.accel))?;
     parts.time("lab: the whole chain, with memguard killed on the way", || {
         lab::chain::run(&lab::chain::Args::few(args.accel))
-    })
+    })?;
+    if args.arm64 {
+        parts.time("setup: what arm64 needs", || lab::check_machine_for(Arch::Arm64))?;
+        parts.time("arm64: build, and kernels 6.1, 6.12, 6.18", arm64)?;
+    }
+    Ok(())
 }
 
 /// In a plain environment: what a contributor without root, nightly and bpf-linker runs.
@@ -118,14 +129,25 @@ fn lab_subset(choice: accel::Choice) -> anyhow::Result<()> {
         line: usual,
         mode: MemguardMode::Relieve,
     }));
-    let smoke = lab::scenarios(&["smoke".to_owned()])?;
-    for line in kernels::DEFAULT.iter().filter(|line| line.name != kernels::USUAL) {
-        planned.extend(smoke.iter().map(|scenario| Planned {
-            scenario: scenario.clone(),
-            line,
-            mode: MemguardMode::Observe,
-        }));
-    }
+    planned.extend(smoke(|line| line.name != kernels::USUAL)?);
     let outcomes = lab::run_all(planned, &Options { accel: choice, ..Options::default() })?;
+    lab::report(&outcomes)
+}
+
+/// Whether the tracer loads, and counts as the kernel does.
+fn smoke(lines: impl Fn(&kernels::Line) -> bool) -> anyhow::Result<Vec<Planned>> {
+    let scenario = lab::scenarios(&["smoke".to_owned()])?.remove(0);
+    let lines = kernels::DEFAULT.iter().filter(|line| lines(line));
+    Ok(lines.map(|line| Planned { scenario: scenario.clone(), line, mode: MemguardMode::Observe }).collect())
+}
+
+/// Built across, on an emulated machine: the tracer on each kernel, and a livelock that is ended.
+fn arm64() -> anyhow::Result<()> {
+    let mut planned = smoke(|_| true)?;
+    let line = kernels::line(kernels::USUAL)?;
+    let livelock = lab::scenarios(&["livelock".to_owned()])?.remove(0);
+    planned.push(Planned { scenario: livelock, line, mode: MemguardMode::Enforce });
+    let outcomes =
+        lab::run_all(planned, &Options { accel: accel::Choice::Tcg, arch: Arch::Arm64, ..Options::default() })?;
     lab::report(&outcomes)
 }

@@ -190,7 +190,8 @@ fn print(out: &mut String, report: &Report<'_>) -> std::fmt::Result {
     writeln!(out)?;
     let yes_no = |yes: bool| if yes { "yes".to_owned() } else { Tone::Look.paint("NO") };
     let Report { kernel, privileges, cgroup, .. } = report;
-    writeln!(out, "kernel           {} {}", kernel.release, kernel.machine)?;
+    let kib = kernel.page_size / 1024;
+    writeln!(out, "kernel           {} {}, pages of {kib} KiB", kernel.release, kernel.machine)?;
     let lru = match kernel.mglru {
         Some(true) => "multi-gen LRU on",
         Some(false) => "multi-gen LRU off",

@@ -6,7 +6,7 @@ use crate::kernel::{Facts, Level, Plan};
 /// What this machine offers. Pure.
 #[must_use]
 pub fn node(facts: &Facts, plan: &Plan, swap: Option<bool>) -> Vec<Finding> {
-    let mut findings = vec![cgroups(facts), kill(facts), kernel(facts), signals(plan), pressure(facts)];
+    let mut findings = vec![cgroups(facts), kill(facts), kernel(facts), pages(facts), signals(plan), pressure(facts)];
     findings.extend(privileges(facts));
     findings.extend(swap.map(self::swap));
     findings
@@ -62,6 +62,27 @@ fn kernel(facts: &Facts) -> Finding {
     }
     Finding::good("kernel", format!("Linux {release} on {}", facts.kernel.machine), "nothing known against it")
 }
+
+/// Everything is computed with the size that the kernel tells; whether the thresholds are right for another one than that
+/// of the kernels which they were measured on is another matter.
+fn pages(facts: &Facts) -> Finding {
+    let size = facts.kernel.page_size;
+    let fact = format!("pages of {} KiB", size / 1024);
+    if size == MEASURED_PAGE_SIZE {
+        Finding::good("pages", fact, "as it was measured")
+    } else {
+        Finding::of(
+            "pages",
+            Grade::Lesser,
+            fact,
+            "the rule was measured with pages of 4 KiB only",
+            "observe for a while before you enforce, or use a kernel with pages of 4 KiB",
+        )
+    }
+}
+
+/// In bytes, on all kernels that the lab boots.
+const MEASURED_PAGE_SIZE: u64 = 4096;
 
 /// Amazon Linux 6.12.110, and no other build of that number.
 fn panics_in_reclaim(release: &str) -> bool {
@@ -159,7 +180,8 @@ mod tests {
 
     fn facts(release: &str) -> Facts {
         let (mut facts, _) = Facts::gather(&CgroupRoot::new("/nowhere"), false);
-        facts.kernel = Kernel { release: release.to_owned(), machine: "x86_64".to_owned(), mglru: None };
+        facts.kernel =
+            Kernel { release: release.to_owned(), machine: "x86_64".to_owned(), page_size: 4096, mglru: None };
         facts.privileges = Privileges { tracing: true, kill: true, lock_memory: true, oom_score: true };
         facts
     }
@@ -194,6 +216,18 @@ mod tests {
         {
             assert_eq!(of(fine), Grade::Good, "{fine}");
         }
+    }
+
+    #[test]
+    fn pages_of_another_size_are_named() {
+        let mut facts = facts("6.12.73");
+        let of = |facts: &Facts| {
+            let findings = node(facts, &plan(facts), None);
+            findings.into_iter().find(|finding| finding.name == "pages").unwrap()
+        };
+        assert_eq!((of(&facts).grade, of(&facts).fact.as_str()), (Grade::Good, "pages of 4 KiB"));
+        facts.kernel.page_size = 65_536;
+        assert_eq!((of(&facts).grade, of(&facts).fact.as_str()), (Grade::Lesser, "pages of 64 KiB"));
     }
 
     #[test]

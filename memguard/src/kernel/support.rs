@@ -28,6 +28,8 @@ pub struct Facts {
 pub struct Kernel {
     pub release: String,
     pub machine: String,
+    /// In bytes: 4096 on x86-64; arm64 has kernels with 16 and 64 KiB too.
+    pub page_size: u64,
     /// `/sys/kernel/mm/lru_gen/enabled`, the multi-gen LRU: `None` where the kernel has none.
     pub mglru: Option<bool>,
 }
@@ -151,6 +153,7 @@ impl Kernel {
         Self {
             release: uname.release().to_string_lossy().into_owned(),
             machine: uname.machine().to_string_lossy().into_owned(),
+            page_size: rustix::param::page_size() as u64,
             mglru,
         }
     }

@@ -18,7 +18,12 @@ use crate::{
 
 fn facts() -> Facts {
     Facts {
-        kernel: Kernel { release: "6.12.73".to_owned(), machine: "x86_64".to_owned(), mglru: Some(true) },
+        kernel: Kernel {
+            release: "6.12.73".to_owned(),
+            machine: "x86_64".to_owned(),
+            page_size: 4096,
+            mglru: Some(true),
+        },
         privileges: Privileges { tracing: true, kill: true, lock_memory: true, oom_score: true },
         root: crate::cgroup::RootFacts {
             path: "/sys/fs/cgroup".into(),

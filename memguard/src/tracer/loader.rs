@@ -189,6 +189,9 @@ impl Tracer {
             globals.insert(name, Cow::Owned(value.to_ne_bytes().to_vec()));
         }
         let slots = limits.slots.max(PROBES).next_power_of_two();
+        // Not in BTF.
+        let page_shift = rustix::param::page_size().trailing_zeros();
+        globals.insert(g::PAGE_SHIFT, Cow::Owned(page_shift.to_ne_bytes().to_vec()));
         globals.insert(g::SLOT_MASK, Cow::Owned((slots - 1).to_ne_bytes().to_vec()));
         globals.insert(g::SNAPSHOT_INTERVAL_NS, Cow::Owned(limits.snapshot_interval_ns.to_ne_bytes().to_vec()));
         globals.insert(g::WAKE_INTERVAL_NS, Cow::Owned(limits.wake_interval_ns.to_ne_bytes().to_vec()));

@@ -1,4 +1,4 @@
-//! What a guest is asked to do, and the records that it sends over its second serial port, one JSON object a line.
+//! What a guest is asked to do, and the records that it sends over a port of its own, one JSON object a line.
 
 use std::collections::BTreeMap;
 

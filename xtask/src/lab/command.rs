@@ -9,7 +9,7 @@ use memguard_lab::{Job, Record, scenario::Disk};
 
 use super::{
     accel::Accel,
-    image, initramfs,
+    initramfs,
     kernels::Kernel,
     vm::{self, Machine},
 };
@@ -24,7 +24,7 @@ pub(crate) fn command(
     accel: Accel,
     argv: Vec<String>,
 ) -> anyhow::Result<(String, Option<i32>)> {
-    let image = image::ensure()?;
+    let image = super::disk(kernel.arch)?;
     let work = super::work_folder()?;
     let initramfs = work.path().join("initramfs");
     let job = serde_json::to_string(&Job::Command { argv })?;

@@ -44,10 +44,10 @@ const LEFT_OUT: &[&str] = &["usr/share/doc", "usr/share/man", "usr/share/locale"
 const UNPACKED: &str = "cpp-12_";
 const SUITES: &[&str] = &["bookworm", "bookworm-security"];
 /// Shared objects of the listener: 17 of 12 MiB are 204 MiB of text.
-const TEXT_OBJECTS: u32 = 17;
-const TEXT_PAGES: u32 = 3072;
+pub(super) const TEXT_OBJECTS: u32 = 17;
+pub(super) const TEXT_PAGES: u32 = 3072;
 /// The file that is streamed, scanned and mapped: larger than any limit.
-const BIG_FILE_MIB: u32 = 768;
+pub(super) const BIG_FILE_MIB: u32 = 768;
 const IMAGE_MIB: u32 = 3072;
 
 /// Sources that end up on the disk.
@@ -102,12 +102,7 @@ fn make(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
     // The tree and the image of it stand side by side for a moment.
     paths::check_room(parent, u64::from(BIG_FILE_MIB + IMAGE_MIB) + 512, "making the root disk")?;
-    // Images of earlier sources are of no use any more.
-    for old in fs::read_dir(parent)?.flatten() {
-        if old.path().extension().is_some_and(|extension| extension == "ext4") {
-            let _ = fs::remove_file(old.path());
-        }
-    }
+    remove_old(parent, "root-")?;
     let work = tempfile::tempdir_in(parent)?;
     let root = work.path().join("root");
 
@@ -136,16 +131,7 @@ fn make(path: &Path) -> anyhow::Result<()> {
     }
 
     ui::say("assembling the listener's shared objects");
-    let object = work.path().join("text.so");
-    process::output(
-        Command::new("cc")
-            .args(["-shared", "-nostdlib", &format!("-DPAGES={TEXT_PAGES}"), "-o"])
-            .arg(&object)
-            .arg(source("text.S")),
-    )?;
-    for index in 0..TEXT_OBJECTS {
-        fs::copy(&object, root.join(format!("text/libtext{index:02}.so")))?;
-    }
+    text_objects(&mut Command::new("cc"), &source("text.S"), &root.join("text"))?;
     fs::copy(source("report.py"), root.join("root/report.py"))?;
     big_file(&root.join("data/big"))?;
     ui::check_interrupt()?;
@@ -156,6 +142,35 @@ fn make(path: &Path) -> anyhow::Result<()> {
 
     ui::say("writing the file system");
     let image = work.path().join("image");
+    file_system(&root, &image, IMAGE_MIB)?;
+    fs::rename(&image, path).with_context(|| format!("can't move it to {}", path.display()))
+}
+
+/// Images of earlier sources are of no use any more.
+pub(super) fn remove_old(folder: &Path, prefix: &str) -> anyhow::Result<()> {
+    for old in fs::read_dir(folder)?.flatten() {
+        let name = old.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(prefix) && name.ends_with(".ext4") {
+            let _ = fs::remove_file(old.path());
+        }
+    }
+    Ok(())
+}
+
+/// Has a compiler assemble the listener's shared objects.
+pub(super) fn text_objects(compiler: &mut Command, source: &Path, folder: &Path) -> anyhow::Result<()> {
+    let object = |index: u32| folder.join(format!("libtext{index:02}.so"));
+    compiler.args(["-shared", "-nostdlib", &format!("-DPAGES={TEXT_PAGES}"), "-o"]).arg(object(0)).arg(source);
+    process::output(compiler)?;
+    for index in 1..TEXT_OBJECTS {
+        fs::copy(object(0), object(index)).with_context(|| format!("can't write {}", object(index).display()))?;
+    }
+    Ok(())
+}
+
+/// An ext4 file system with what is in a folder.
+pub(super) fn file_system(root: &Path, image: &Path, mib: u32) -> anyhow::Result<()> {
     let mke2fs = ["mke2fs", "/usr/sbin/mke2fs", "/sbin/mke2fs"].into_iter().find(|program| {
         process::find(program).is_some() || Path::new(program).is_absolute() && Path::new(program).is_file()
     });
@@ -163,15 +178,15 @@ fn make(path: &Path) -> anyhow::Result<()> {
     process::output(
         Command::new(mke2fs)
             .args(["-q", "-F", "-t", "ext4", "-E", "root_owner=0:0", "-d"])
-            .arg(&root)
-            .arg(&image)
-            .arg(format!("{IMAGE_MIB}M")),
-    )?;
-    fs::rename(&image, path).with_context(|| format!("can't move it to {}", path.display()))
+            .arg(root)
+            .arg(image)
+            .arg(format!("{mib}M")),
+    )
+    .map(drop)
 }
 
 /// Not random, but no two pages alike.
-fn big_file(path: &Path) -> anyhow::Result<()> {
+pub(super) fn big_file(path: &Path) -> anyhow::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let mut page = [0x5a; 4096];
     for number in 0..u64::from(BIG_FILE_MIB) * 256 {

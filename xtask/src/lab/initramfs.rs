@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::process;
+use crate::{arch::Arch, process, setup::cross};
 
 /// Writes an archive entry by entry.
 struct Cpio<W> {
@@ -113,7 +113,7 @@ pub(crate) fn write(path: &Path, contents: &Contents<'_>) -> anyhow::Result<()> 
         libraries.extend(shared_libraries(program)?);
     }
     for library in libraries {
-        put(library.strip_prefix("/").unwrap_or(&library), &library)?;
+        put(library.to.strip_prefix("/").unwrap_or(&library.to), &library.from)?;
     }
     let written = (|| {
         for folder in ["proc", "sys", "dev", "run", "tmp", "disk"] {
@@ -126,14 +126,59 @@ pub(crate) fn write(path: &Path, contents: &Contents<'_>) -> anyhow::Result<()> 
     written.with_context(|| format!("can't write {}", path.display()))
 }
 
-/// The shared libraries that a program is loaded with, and its loader, by their absolute paths.
-pub(crate) fn shared_libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// A shared library.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Library {
+    /// Where the program's loader looks for it.
+    pub(crate) to: PathBuf,
+    /// Where it is on this machine.
+    pub(crate) from: PathBuf,
+}
+
+/// The shared libraries that a program is loaded with, and its loader.
+pub(crate) fn shared_libraries(program: &Path) -> anyhow::Result<Vec<Library>> {
+    let arch = Arch::of(program)?;
+    if !arch.is_this_machine() {
+        return cross_libraries(program, arch);
+    }
     // ldd fails for what is linked statically.
     let Ok(told) = process::output(Command::new("ldd").arg(program)) else { return Ok(Vec::new()) };
     if let Some(line) = told.lines().find(|line| line.contains("not found")) {
         bail!("{} needs a library that is not there: {}", program.display(), line.trim());
     }
-    Ok(parse_ldd(&told))
+    Ok(parse_ldd(&told).into_iter().map(|path| Library { to: path.clone(), from: path }).collect())
+}
+
+/// The same of a program that can't be run here, whose ldd can't be asked: from Debian's cross C library.
+fn cross_libraries(program: &Path, arch: Arch) -> anyhow::Result<Vec<Library>> {
+    let folder = arch.cross_libraries();
+    let mut found = BTreeSet::new();
+    let mut open = vec![program.to_owned()];
+    while let Some(file) = open.pop() {
+        let told = process::output(Command::new(cross::tool(arch, "objdump")).arg("-p").arg(&file))?;
+        for name in needed(&told) {
+            let from = folder.join(name);
+            if !from.is_file() {
+                bail!("{} needs {name}, which is not in {}", file.display(), folder.display());
+            }
+            // The loader has its place from the architecture's ABI; the folder of the others is among those that it knows.
+            let to =
+                if name.starts_with("ld-") { Path::new("/lib").join(name) } else { library_folder(arch).join(name) };
+            if found.insert(Library { to, from: from.clone() }) {
+                open.push(from);
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn library_folder(arch: Arch) -> PathBuf {
+    Path::new("/lib").join(arch.gnu())
+}
+
+/// Names of libraries in what `objdump -p` says.
+fn needed(told: &str) -> impl Iterator<Item = &str> {
+    told.lines().filter_map(|line| line.trim().strip_prefix("NEEDED").map(str::trim))
 }
 
 /// Lines are `name => /path (address)`, `/path (address)` or `linux-vdso.so.1 (address)`.
@@ -174,5 +219,18 @@ mod tests {
             [PathBuf::from("/lib/x86_64-linux-gnu/libc.so.6"), PathBuf::from("/lib64/ld-linux-x86-64.so.2")]
         );
         assert!(parse_ldd("\tstatically linked\n").is_empty());
+    }
+
+    #[test]
+    fn libraries_of_foreign_programs_are_read_from_objdump() {
+        let text = "Dynamic Section:\n  NEEDED               libc.so.6\n  NEEDED               ld-linux-aarch64.so.1\n  \
+                    INIT                 0x0000000000001000\n\nVersion References:\n  required from libc.so.6:\n";
+        assert_eq!(needed(text).collect::<Vec<_>>(), ["libc.so.6", "ld-linux-aarch64.so.1"]);
+    }
+
+    #[test]
+    fn what_is_no_program_is_refused() {
+        let error = shared_libraries(Path::new(file!())).map_or_else(|error| format!("{error:#}"), |_| String::new());
+        assert!(error.contains("initramfs.rs"), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{
+    arch::Arch,
     paths,
     setup::archive::{self, Archive},
     ui,
@@ -47,6 +48,7 @@ const MODULES: &[&str] =
 /// A kernel in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
+    pub(crate) arch: Arch,
     /// `uname -r`
     pub(crate) release: String,
     pub(crate) image: PathBuf,
@@ -74,12 +76,12 @@ pub(crate) fn line(name: &str) -> anyhow::Result<&'static Line> {
 }
 
 /// Small, and without the drivers of real machines.
-const FLAVOUR: &str = "cloud-amd64";
+const FLAVOUR: &str = "cloud";
 
 /// The release in a package name, if it is a kernel image of this line.
-fn release<'p>(package: &'p str, line: &Line) -> Option<&'p str> {
+fn release<'p>(package: &'p str, line: &Line, arch: Arch) -> Option<&'p str> {
     let release = package.strip_prefix("linux-image-")?;
-    let number = release.strip_suffix(FLAVOUR)?.strip_suffix('-')?;
+    let number = release.strip_suffix(arch.debian())?.strip_suffix('-')?.strip_suffix(FLAVOUR)?.strip_suffix('-')?;
     let rest = number.strip_prefix(line.name)?;
     (rest.starts_with('.')).then_some(release)
 }
@@ -104,7 +106,7 @@ fn folder() -> anyhow::Result<PathBuf> {
 }
 
 /// The kernel of this line in the cache.
-pub(crate) fn cached(line: &Line) -> anyhow::Result<Option<Kernel>> {
+pub(crate) fn cached(line: &Line, arch: Arch) -> anyhow::Result<Option<Kernel>> {
     let folder = folder()?;
     let names: Vec<String> = fs::read_dir(&folder)
         .into_iter()
@@ -112,12 +114,12 @@ pub(crate) fn cached(line: &Line) -> anyhow::Result<Option<Kernel>> {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
-    let releases = names.iter().filter_map(|name| release(name, line));
+    let releases = names.iter().filter_map(|name| release(name, line, arch));
     let Some(release) = best(releases, line) else { return Ok(None) };
-    read(&folder.join(format!("linux-image-{release}")), release).map(Some)
+    read(&folder.join(format!("linux-image-{release}")), release, arch).map(Some)
 }
 
-fn read(folder: &Path, release: &str) -> anyhow::Result<Kernel> {
+fn read(folder: &Path, release: &str, arch: Arch) -> anyhow::Result<Kernel> {
     let image = folder.join("vmlinuz");
     if !image.is_file() {
         bail!("{} is damaged: delete it, and run `cargo xtask setup`", folder.display());
@@ -125,27 +127,36 @@ fn read(folder: &Path, release: &str) -> anyhow::Result<Kernel> {
     let mut modules: Vec<_> =
         fs::read_dir(folder.join("modules")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     modules.sort();
-    Ok(Kernel { release: release.to_owned(), image, modules })
+    Ok(Kernel { arch, release: release.to_owned(), image, modules })
 }
 
-/// The kernel of this line, fetched if it is not in the cache.
+/// The kernel of this line for x86-64, fetched if it is not in the cache.
 pub(crate) fn ensure(line: &Line) -> anyhow::Result<Kernel> {
-    if let Some(kernel) = cached(line)? {
+    ensure_for(Arch::Amd64, line)
+}
+
+/// The same for another architecture.
+pub(crate) fn ensure_for(arch: Arch, line: &Line) -> anyhow::Result<Kernel> {
+    if let Some(kernel) = cached(line, arch)? {
         return Ok(kernel);
     }
-    fetch(line).with_context(|| format!("no kernel of line {} can be had", line.name))
+    fetch(line, arch).with_context(|| format!("no {arch} kernel of line {} can be had", line.name))
 }
 
-fn fetch(line: &Line) -> anyhow::Result<Kernel> {
-    let archive = Archive::open("kernels", SUITES)?;
+fn fetch(line: &Line, arch: Arch) -> anyhow::Result<Kernel> {
+    let lists = match arch {
+        Arch::Amd64 => "kernels",
+        Arch::Arm64 => "kernels-arm64",
+    };
+    let archive = Archive::open_for(arch, lists, SUITES)?;
     let packages = archive.names("linux-image-")?;
     let candidates: Vec<&str> = packages
         .iter()
         .filter(|package| archive_has_it(package))
-        .filter_map(|package| release(package, line))
+        .filter_map(|package| release(package, line, arch))
         .collect();
     let release = best(candidates.iter().copied(), line)
-        .with_context(|| format!("Debian's archive has none of flavour {FLAVOUR} now"))?;
+        .with_context(|| format!("Debian's archive has none of flavour {FLAVOUR}-{arch} now"))?;
     match line.preferred {
         Some(preferred) if !release.starts_with(preferred) => {
             ui::say(format!("{preferred} is not in the archive any more, taking the newest of its line, {release}"));
@@ -176,7 +187,7 @@ fn fetch(line: &Line) -> anyhow::Result<Kernel> {
     }
     let done = folder.join(format!("linux-image-{release}"));
     fs::rename(&built, &done).with_context(|| format!("can't move it to {}", done.display()))?;
-    read(&done, release)
+    read(&done, release, arch)
 }
 
 /// Leaves out what only looks like an image package.
@@ -204,8 +215,12 @@ mod tests {
     use super::*;
 
     fn pick(line_name: &str, packages: &[&str]) -> Option<String> {
+        pick_for(Arch::Amd64, line_name, packages)
+    }
+
+    fn pick_for(arch: Arch, line_name: &str, packages: &[&str]) -> Option<String> {
         let line = line(line_name).unwrap();
-        best(packages.iter().filter_map(|package| release(package, line)), line).map(str::to_owned)
+        best(packages.iter().filter_map(|package| release(package, line, arch)), line).map(str::to_owned)
     }
 
     #[test]
@@ -220,12 +235,16 @@ mod tests {
             "linux-image-6.1.0-9-cloud-amd64",
             "linux-image-7.3.4+deb13-cloud-amd64",
             "linux-image-cloud-amd64",
+            "linux-image-6.12.73+deb12-cloud-arm64",
+            "linux-image-6.12.118+deb13-arm64",
         ];
         assert_eq!(pick("6.12", &archive).as_deref(), Some("6.12.73+deb12-cloud-amd64"));
         assert_eq!(pick("6.12", &archive[2..]).as_deref(), Some("6.12.113+deb13-cloud-amd64"), "numbers, not letters");
         assert_eq!(pick("6.1", &archive).as_deref(), Some("6.1.0-53-cloud-amd64"), "6.1 is not 6.12");
         assert_eq!(pick("7", &archive).as_deref(), Some("7.3.4+deb13-cloud-amd64"));
         assert_eq!(pick("6.18", &archive), None);
+        assert_eq!(pick_for(Arch::Arm64, "6.12", &archive).as_deref(), Some("6.12.73+deb12-cloud-arm64"));
+        assert_eq!(pick_for(Arch::Arm64, "6.1", &archive), None);
     }
 
     #[test]

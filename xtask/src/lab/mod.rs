@@ -5,6 +5,7 @@ pub(crate) mod chain;
 mod command;
 mod document;
 mod ends;
+pub(crate) mod foreign;
 pub(crate) mod image;
 pub(crate) mod initramfs;
 mod judge;
@@ -19,11 +20,13 @@ mod story;
 pub(crate) mod support;
 pub(crate) mod vm;
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use memguard_lab::{MemguardMode, Scenario};
 
-use crate::{paths, process, setup};
+use crate::{arch::Arch, paths, process, setup};
 
 pub(crate) use command::command;
 pub(crate) use run::{Options, Planned, report, run_all};
@@ -64,6 +67,10 @@ struct RunArgs {
     /// With memguard or without.
     #[arg(long, value_enum, default_value_t)]
     memguard: ModeArg,
+
+    /// What the guests' processors are. Guests of arm64 have none of Debian's programs.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
 
     /// How often each is run.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -145,18 +152,41 @@ fn planned(names: &[String], kernels: &[String], repeat: u32, mode: MemguardMode
 }
 
 fn run_scenarios(args: &RunArgs) -> anyhow::Result<()> {
-    let planned = planned(&args.names, &args.kernel, args.repeat, args.memguard.into())?;
-    check_machine()?;
-    let outcomes = run_all(planned, &args.options)?;
+    let mut planned = planned(&args.names, &args.kernel, args.repeat, args.memguard.into())?;
+    if args.arch != Arch::Amd64 {
+        let all = args.names.iter().any(|name| name == "all");
+        if let Some(why) = planned.iter().find_map(|run| foreign::obstacle(&run.scenario)).filter(|_| !all) {
+            bail!(why);
+        }
+        planned.retain(|run| foreign::obstacle(&run.scenario).is_none());
+    }
+    check_machine_for(args.arch)?;
+    let outcomes = run_all(planned, &Options { arch: args.arch, ..args.options.clone() })?;
     report(&outcomes)
 }
 
-/// The lab's guests are x86-64, and their text is too.
+/// What guests of an architecture run from.
+fn disk(arch: Arch) -> anyhow::Result<PathBuf> {
+    match arch {
+        Arch::Amd64 => image::ensure(),
+        Arch::Arm64 => foreign::ensure(arch),
+    }
+}
+
+/// Whether this machine can run x86-64 guests, with what it lacks for that installed.
 pub(crate) fn check_machine() -> anyhow::Result<()> {
+    check_machine_for(Arch::Amd64)
+}
+
+/// The same for guests of another architecture.
+pub(crate) fn check_machine_for(arch: Arch) -> anyhow::Result<()> {
     if !cfg!(target_arch = "x86_64") {
         bail!("the lab runs on x86-64 machines only so far, and this is {}", std::env::consts::ARCH);
     }
-    setup::ensure(setup::Part::Lab)?;
+    setup::ensure(match arch {
+        Arch::Amd64 => setup::Part::Lab,
+        Arch::Arm64 => setup::Part::Arm64Lab,
+    })?;
     process::find("ldd").context("the lab needs ldd, of the package libc-bin")?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use memguard_lab::{Line, MemguardMode, Record, Scenario, recording};
 use serde_json::Value;
 
 use super::{kernels::Kernel, run::Planned};
-use crate::{paths, ui};
+use crate::{arch::Arch, paths, ui};
 
 /// A run that was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +36,18 @@ pub(crate) fn folder() -> PathBuf {
     paths::lab().join("records")
 }
 
+/// Runs of other architectures are kept apart: they prove nothing about those that the documents tell of.
+fn folder_of(arch: Arch) -> PathBuf {
+    match arch {
+        Arch::Amd64 => folder(),
+        Arch::Arm64 => folder().join(arch.debian()),
+    }
+}
+
 /// Leaves the records of a run where they can be looked at, and gives them back without the pieces of the recording,
 /// which becomes a file of its own.
 pub(super) fn keep(run: &Planned, kernel: &Kernel, mut lines: Vec<Line>) -> anyhow::Result<Vec<Line>> {
-    let folder = folder();
+    let folder = folder_of(kernel.arch);
     fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
     let recording = recording::assemble(lines.iter().map(|line| &line.record));
     lines.retain(|line| !matches!(line.record, Record::Recording { .. }));

@@ -13,13 +13,14 @@ use memguard_lab::{Job, Line, MemguardMode, Scenario};
 
 use super::{
     accel::{self, Accel},
-    image, initramfs,
+    initramfs,
     judge::{Judgement, judge},
     kernels::{self, Kernel, Line as KernelLine},
     records,
     vm::{self, Machine},
 };
 use crate::{
+    arch::Arch,
     build::{self, Profile},
     ui,
 };
@@ -46,6 +47,10 @@ pub(crate) struct Options {
     /// Further arguments for `memguard run`.
     #[arg(last = true)]
     pub(crate) arguments: Vec<String>,
+
+    /// What the guests' processors are.
+    #[arg(skip)]
+    pub(crate) arch: Arch,
 
     /// Show the guest's doings as they happen; for a single run.
     #[arg(skip)]
@@ -80,13 +85,14 @@ struct Lab<'a> {
 
 /// Runs all of them. Failures are in the outcomes; an error means that nothing could be run.
 pub(crate) fn run_all(planned: Vec<Planned>, options: &Options) -> anyhow::Result<Vec<Outcome>> {
-    let guest = build::guest()?;
-    let memguard = build::memguard(Profile::Quick)?;
-    let image = image::ensure()?;
+    let arch = options.arch;
+    let guest = build::guest_for(Some(arch))?;
+    let memguard = build::memguard_for(Some(arch), Profile::Quick)?;
+    let image = super::disk(arch)?;
     let mut kernels = Vec::new();
     for run in &planned {
         if !kernels.iter().any(|(line, _): &(&KernelLine, Kernel)| *line == run.line) {
-            kernels.push((run.line, kernels::ensure(run.line)?));
+            kernels.push((run.line, kernels::ensure_for(arch, run.line)?));
         }
     }
     let (_, first) = kernels.first().context("there is nothing to run")?;

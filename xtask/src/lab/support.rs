@@ -6,8 +6,9 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{accel, command::command, kernels, speaking};
+use super::{accel, command::command, document, kernels, speaking};
 use crate::{
+    arch::Arch,
     build::{self, Profile},
     paths, ui,
 };
@@ -17,6 +18,10 @@ pub(crate) struct Args {
     /// Kernel lines; all that there are by default. May be given again.
     #[arg(long, value_name = "LINE")]
     kernel: Vec<String>,
+
+    /// What the guests' processors are.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
 
     /// Write nothing: fail if a program's verified instructions have grown by more than a quarter since they were last
     /// written down.
@@ -32,7 +37,7 @@ impl Args {
     /// Holds the kernels that setup fetches against what is written down.
     pub(crate) fn checking(accel: accel::Choice) -> Self {
         let kernel = kernels::DEFAULT.iter().map(|line| line.name.to_owned()).collect();
-        Self { kernel, check: true, accel }
+        Self { kernel, arch: Arch::Amd64, check: true, accel }
     }
 }
 
@@ -40,10 +45,24 @@ impl Args {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Support {
     line: String,
+    /// `uname -m`
+    #[serde(default = "x86_64")]
+    machine: String,
     release: String,
     level: String,
     hooks: Vec<Hook>,
     signals: Vec<Signal>,
+}
+
+fn x86_64() -> String {
+    Arch::Amd64.rust().to_owned()
+}
+
+impl Support {
+    /// Whether it tells of the same kernel line on the same processors.
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.machine, &self.line) == (&other.machine, &other.line)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,18 +96,18 @@ fn files() -> (PathBuf, PathBuf) {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    super::check_machine()?;
+    super::check_machine_for(args.arch)?;
     let lines = if args.kernel.is_empty() {
         kernels::all().collect()
     } else {
         args.kernel.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?
     };
-    let guest = build::guest()?;
-    let memguard = build::memguard(Profile::Quick)?;
+    let guest = build::guest_for(Some(args.arch))?;
+    let memguard = build::memguard_for(Some(args.arch), Profile::Quick)?;
     let mut found = Vec::new();
     let mut failed = Vec::new();
     for line in lines {
-        match ask(line, &guest, &memguard, args.accel) {
+        match ask(line, &guest, &memguard, args) {
             Ok(support) => found.push(support),
             // One that can't be had keeps nobody from the others.
             Err(error) => {
@@ -107,12 +126,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.check {
         // Kernels that were not asked keep what they said before.
         for old in before {
-            if !found.iter().any(|new| new.line == old.line) {
+            if !found.iter().any(|new| new.is_of(&old)) {
                 found.push(old);
             }
         }
-        found.sort_by_key(|support| kernels::all().position(|line| line.name == support.line));
-        fs::write(&text, markdown(&found)).with_context(|| format!("can't write {}", text.display()))?;
+        found.sort_by_key(|support| {
+            let line = kernels::all().position(|line| line.name == support.line);
+            (support.machine != Arch::Amd64.rust(), line)
+        });
+        document::write(&text, "kernels", "What each kernel offers", &markdown(&found))?;
         fs::write(&data, serde_json::to_string_pretty(&found)? + "\n")
             .with_context(|| format!("can't write {}", data.display()))?;
         ui::say(format!("wrote {} and {}", text.display(), data.display()));
@@ -130,17 +152,20 @@ fn ask(
     line: &'static kernels::Line,
     guest: &std::path::Path,
     memguard: &std::path::Path,
-    choice: accel::Choice,
+    how: &Args,
 ) -> anyhow::Result<Support> {
-    let kernel = kernels::ensure(line)?;
-    let accel = accel::choose(choice, &kernel, guest)?;
+    let kernel = kernels::ensure_for(how.arch, line)?;
+    let accel = accel::choose(how.accel, &kernel, guest)?;
     let step = ui::step(format!("asking memguard doctor on {}", kernel.release));
     let argv = ["/memguard", "doctor", "--output", "json"].map(str::to_owned).to_vec();
     let (said, _) = command(guest, memguard, &[], &kernel, accel, argv)?;
     let support =
         understood(line.name, &said).with_context(|| format!("the doctor's answer is not understood: {said}"))?;
     drop(step);
-    speaking::check(guest, memguard, &kernel, accel, &support.level)?;
+    // The root disk of the others has no shell.
+    if how.arch == Arch::Amd64 {
+        speaking::check(guest, memguard, &kernel, accel, &support.level)?;
+    }
     Ok(support)
 }
 
@@ -152,6 +177,7 @@ fn understood(line: &str, said: &str) -> anyhow::Result<Support> {
     let level = report["plan"]["level"].as_str().context("it names no plan")?.to_owned();
     Ok(Support {
         line: line.to_owned(),
+        machine: report["kernel"]["machine"].as_str().context("it names no machine")?.to_owned(),
         release: report["kernel"]["release"].as_str().context("it names no kernel")?.to_owned(),
         level,
         hooks: serde_json::from_value(report["hooks"].clone())?,
@@ -161,12 +187,13 @@ fn understood(line: &str, said: &str) -> anyhow::Result<Support> {
 
 /// Programs that have grown, with the kernel, and from what to what.
 fn grown(before: &[Support], now: &[Support]) -> Vec<String> {
-    let counts = |supports: &[Support]| -> BTreeMap<(String, String), u32> {
+    let counts = |supports: &[Support]| -> BTreeMap<(String, String, String), u32> {
         supports
             .iter()
             .flat_map(|support| support.hooks.iter().map(move |hook| (support, hook)))
             .filter_map(|(support, hook)| {
-                Some(((support.line.clone(), hook.program.clone()), hook.verified_instructions?))
+                let key = (support.machine.clone(), support.line.clone(), hook.program.clone());
+                Some((key, hook.verified_instructions?))
             })
             .collect()
     };
@@ -175,8 +202,9 @@ fn grown(before: &[Support], now: &[Support]) -> Vec<String> {
         .into_iter()
         .filter_map(|(key, count)| {
             let was = *old.get(&key)?;
-            let (line, program) = key;
-            (f64::from(count) > f64::from(was) * GROWTH).then(|| format!("{program} on {line}: {was} -> {count}"))
+            let (machine, line, program) = key;
+            (f64::from(count) > f64::from(was) * GROWTH)
+                .then(|| format!("{program} on {line}, {machine}: {was} -> {count}"))
         })
         .collect()
 }
@@ -189,20 +217,23 @@ fn markdown(supports: &[Support]) -> String {
 }
 
 fn write_markdown(text: &mut String, supports: &[Support]) -> std::fmt::Result {
-    writeln!(
-        text,
-        "# What each kernel offers\n\nMade by `cargo xtask lab kernels`, which boots each of these kernels in a VM and asks \
-         `memguard doctor` there.\nThey are Debian's cloud builds for x86-64, not Amazon's: of the same lines as those of \
-         EKS AL2023, with a\nconfiguration of their own. On arm64 nothing was booted.\n"
-    )?;
-    writeln!(text, "| line | release | stands for | plan |\n|---|---|---|---|")?;
+    writeln!(text, "| line | processor | release | stands for | plan |\n|---|---|---|---|---|")?;
     for support in supports {
         let why = kernels::line(&support.line).map_or("", |line| line.why);
-        writeln!(text, "| {} | {} | {why} | {} |", support.line, support.release, support.level)?;
+        writeln!(text, "| {} | {} | {} | {why} | {} |", support.line, support.machine, support.release, support.level)?;
     }
+    let (native, arm): (Vec<&Support>, Vec<&Support>) =
+        supports.iter().partition(|support| support.machine == Arch::Amd64.rust());
+    write_tables(text, "x86-64", &native)?;
+    write_tables(text, "arm64", &arm)?;
+    Ok(())
+}
+
+fn write_tables(text: &mut String, processor: &str, supports: &[&Support]) -> std::fmt::Result {
+    let Some(first) = supports.first() else { return Ok(()) };
     writeln!(
         text,
-        "\n## Hooks\n\nThe number is that of instructions the verifier looked at, over all paths, when the \
+        "\n## Hooks on {processor}\n\nThe number is that of instructions the verifier looked at, over all paths, when the \
                     plan asked for the program.\n"
     )?;
     let lines: Vec<&str> = supports.iter().map(|support| support.line.as_str()).collect();
@@ -220,8 +251,13 @@ fn write_markdown(text: &mut String, supports: &[Support]) -> std::fmt::Result {
             .collect();
         writeln!(text, "| `{}` | {} `{}` | {} |", program.program, program.attach, program.target, cells.join(" | "))?;
     }
-    writeln!(text, "\n## Signals\n\n| signal | {} |\n|---|{}", lines.join(" | "), "---|".repeat(lines.len()))?;
-    for signal in supports.first().map_or(&[][..], |support| &support.signals) {
+    writeln!(
+        text,
+        "\n## Signals on {processor}\n\n| signal | {} |\n|---|{}",
+        lines.join(" | "),
+        "---|".repeat(lines.len())
+    )?;
+    for signal in &first.signals {
         let cells: Vec<String> = supports
             .iter()
             .map(|support| {
@@ -259,8 +295,12 @@ mod tests {
     use super::*;
 
     fn support(line: &str, instructions: u32) -> Support {
+        support_on("x86_64", line, instructions)
+    }
+
+    fn support_on(machine: &str, line: &str, instructions: u32) -> Support {
         let said = json!({
-            "kernel": {"release": format!("{line}.9-cloud")},
+            "kernel": {"release": format!("{line}.9-cloud"), "machine": machine},
             "hooks": [
                 {"program": "reclaim_end", "attach": "tracepoint", "target": "x_end", "state": "available",
                  "verified_instructions": instructions, "jited_bytes": 9},
@@ -278,11 +318,16 @@ mod tests {
     fn the_doctors_answer_becomes_tables() {
         let text = markdown(&[support("6.1", 100), support("6.12", 120)]);
         for row in [
-            "| 6.1 | 6.1.9-cloud | AL2023",
+            "| 6.1 | x86_64 | 6.1.9-cloud | AL2023",
             "| `reclaim_end` | tracepoint `x_end` | 100 | 120 |",
             "| `fault_fexit` | fexit `filemap_fault` | refused: EPERM\\|no |",
             "| file faults | `fault_kprobe`; lost: which were major |",
         ] {
+            assert!(text.contains(row), "{row}: {text}");
+        }
+        assert!(!text.contains("Hooks on arm64"), "{text}");
+        let text = markdown(&[support("6.12", 120), support_on("aarch64", "6.12", 130)]);
+        for row in ["## Hooks on arm64", "| `reclaim_end` | tracepoint `x_end` | 130 |", "`x_end` | 120 |"] {
             assert!(text.contains(row), "{row}: {text}");
         }
     }
@@ -291,8 +336,9 @@ mod tests {
     fn what_grows_by_more_than_a_quarter_is_named() {
         let before = [support("6.1", 100), support("6.12", 100)];
         assert!(grown(&before, &[support("6.1", 125)]).is_empty());
-        assert_eq!(grown(&before, &[support("6.12", 126)]), ["reclaim_end on 6.12: 100 -> 126"]);
+        assert_eq!(grown(&before, &[support("6.12", 126)]), ["reclaim_end on 6.12, x86_64: 100 -> 126"]);
         assert!(grown(&[], &[support("6.12", 9999)]).is_empty(), "nothing to compare with");
+        assert!(grown(&before, &[support_on("aarch64", "6.12", 9999)]).is_empty(), "other processors");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail, ensure};
 use memguard_lab::{Line, Record, scenario::Disk};
 
 use super::{accel::Accel, qemu::Qemu};
-use crate::{process, ui};
+use crate::{arch::Arch, process, ui};
 
 /// What to boot.
 pub(crate) struct Machine<'a> {
@@ -35,22 +35,31 @@ pub(crate) struct Machine<'a> {
 
 impl Machine<'_> {
     fn command(&self) -> anyhow::Result<Command> {
-        let qemu = Qemu::find()?.context("there is no QEMU: run `cargo xtask setup`")?;
+        let guests = self.accel.guests();
+        let qemu =
+            Qemu::find(guests)?.with_context(|| format!("there is no QEMU for {guests}: run `cargo xtask setup`"))?;
         let mut command = qemu.command();
         command
             .args(self.accel.qemu_arguments(self.cpus))
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"])
-            // The first serial port is the console, the second one carries the records, and is our end of a pipe.
+            // The first serial port is the console.
             .arg("-serial")
             .arg(format!("file:{}", escaped(self.console)))
-            .args(["-serial", "stdio"])
+            .args(records_port(guests))
             .arg("-kernel")
             .arg(self.kernel)
             .arg("-initrd")
             .arg(self.initramfs)
+            .arg("-append")
             // Zeroing at allocation is far slower under TCG than on a real machine.
-            .args(["-append", "console=ttyS0 panic=-1 loglevel=4 init_on_alloc=0 psi=1 random.trust_cpu=on"]);
+            .arg(format!(
+                "console={} panic=-1 loglevel=4 init_on_alloc=0 psi=1 random.trust_cpu=on",
+                match guests {
+                    Arch::Amd64 => "ttyS0",
+                    Arch::Arm64 => "ttyAMA0",
+                }
+            ));
         if let Some((image, disk)) = self.disk {
             let bytes = u64::from(disk.mib_per_s) << 20;
             command
@@ -72,6 +81,23 @@ impl Machine<'_> {
             });
         }
         Ok(command)
+    }
+}
+
+/// What carries the records, and is our end of a pipe: the second serial port, or a port of virtio's where the machine has
+/// only one (QEMU's `virt` before 9.1).
+const fn records_port(guests: Arch) -> &'static [&'static str] {
+    match guests {
+        Arch::Amd64 => &["-serial", "stdio"],
+        Arch::Arm64 => &[
+            "-chardev",
+            // "stdio" would end with our end of its input, and then the guest waits for somebody to connect.
+            "file,id=records,path=/dev/stdout",
+            "-device",
+            "virtio-serial-pci",
+            "-device",
+            "virtserialport,chardev=records,name=memguard.records",
+        ],
     }
 }
 

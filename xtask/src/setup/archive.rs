@@ -11,15 +11,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{paths, process, ui};
+use crate::{arch::Arch, paths, process, ui};
 
 /// A view of the archive: some suites, with lists of its own.
 pub(crate) struct Archive {
     folder: PathBuf,
+    arch: Arch,
 }
-
-/// The lab's guests are x86-64 machines.
-const ARCHITECTURE: &str = "amd64";
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Lists of several suites, and the largest set of packages that is fetched, packed and unpacked.
@@ -28,8 +26,13 @@ const ROOM_MIB: u64 = 1536;
 const FRESH: Duration = Duration::from_hours(24);
 
 impl Archive {
-    /// A view of these suites. `name` keeps its lists apart from those of others.
+    /// A view of these suites for x86-64, on which the lab runs. `name` keeps its lists apart from those of others.
     pub(crate) fn open(name: &str, suites: &[&str]) -> anyhow::Result<Self> {
+        Self::open_for(Arch::Amd64, name, suites)
+    }
+
+    /// The same for another architecture.
+    pub(crate) fn open_for(arch: Arch, name: &str, suites: &[&str]) -> anyhow::Result<Self> {
         for program in ["apt-get", "apt-cache", "dpkg-deb"] {
             process::find(program).with_context(|| {
                 format!("fetching from Debian's archive needs {program} (packages apt and dpkg, which other distributions have too)")
@@ -53,7 +56,7 @@ impl Archive {
         fs::write(folder.join("sources.list"), sources)?;
         // An empty status file: no package counts as installed, so a closure is complete.
         fs::write(folder.join("status"), "")?;
-        let archive = Self { folder };
+        let archive = Self { folder, arch };
         archive.update_if_old()?;
         Ok(archive)
     }
@@ -69,8 +72,8 @@ impl Archive {
             set("Dir::State::lists", &self.folder.join("lists")),
             set("Dir::State::status", &self.folder.join("status")),
             set("Dir::Cache", &self.folder.join("cache")),
-            format!("APT::Architecture={ARCHITECTURE}"),
-            format!("APT::Architectures={ARCHITECTURE}"),
+            format!("APT::Architecture={}", self.arch),
+            format!("APT::Architectures={}", self.arch),
             // The sandbox user could not write to the cache.
             "APT::Sandbox::User=root".to_owned(),
             "Acquire::Languages=none".to_owned(),

@@ -3,6 +3,7 @@
 mod apt;
 pub(crate) mod archive;
 pub(crate) mod chart;
+pub(crate) mod cross;
 pub(crate) mod prometheus;
 pub(crate) mod toolchain;
 
@@ -10,8 +11,9 @@ use anyhow::{Context as _, bail};
 
 use self::toolchain::Toolchain;
 use crate::{
+    arch::Arch,
     lab::{
-        image, kernels,
+        foreign, image, kernels,
         qemu::{self, Qemu},
     },
     prism, process, ui,
@@ -22,6 +24,10 @@ pub(crate) struct Args {
     /// Only report what is there and what is missing, with the remedy for each; exit status 1 if anything is.
     #[arg(long)]
     check: bool,
+
+    /// What building for arm64, and booting arm64 guests, takes beside the rest.
+    #[arg(long)]
+    arm64: bool,
 }
 
 /// What it is needed for.
@@ -35,8 +41,36 @@ pub(crate) enum Part {
     /// Metrics, alerts and the dashboard held against a real Prometheus.
     Monitoring,
     Lab,
+    /// Disks of guests.
+    Disks,
     /// Fetched one by one, as they are asked for.
     Kernels,
+    /// Building for arm64 on another machine.
+    Arm64,
+    /// Guests of arm64.
+    Arm64Lab,
+}
+
+impl Part {
+    /// What is needed for it.
+    const fn parts(self) -> &'static [Self] {
+        match self {
+            Self::Building => &[Self::Building],
+            Self::Description => &[Self::Description],
+            Self::Chart => &[Self::Chart],
+            Self::Monitoring => &[Self::Monitoring],
+            Self::Lab => &[Self::Building, Self::Disks, Self::Lab],
+            Self::Disks => &[Self::Disks],
+            Self::Kernels => &[Self::Kernels],
+            Self::Arm64 => &[Self::Building, Self::Arm64],
+            Self::Arm64Lab => &[Self::Building, Self::Disks, Self::Arm64, Self::Arm64Lab],
+        }
+    }
+
+    /// Whether it is left out unless it is asked for.
+    const fn is_extra(self) -> bool {
+        matches!(self, Self::Arm64 | Self::Arm64Lab)
+    }
 }
 
 /// One thing that is needed.
@@ -76,13 +110,13 @@ const NEEDS: &[Need] = &[
         name: "QEMU",
         part: Part::Lab,
         purpose: "boots the lab's kernels",
-        check: qemu_check,
-        install: qemu::install,
+        check: || qemu_check(Arch::Amd64),
+        install: || qemu::install(Arch::Amd64),
     },
     Need {
         name: "mke2fs",
-        part: Part::Lab,
-        purpose: "makes the lab's root disk",
+        part: Part::Disks,
+        purpose: "makes the lab's disks",
         check: || Ok(program_check("mke2fs", "e2fsprogs")),
         install: || apt::install(&["e2fsprogs".to_owned()]),
     },
@@ -128,14 +162,43 @@ const NEEDS: &[Need] = &[
         check: || prometheus::check(),
         install: prometheus::install,
     },
+    Need {
+        name: "C for arm64",
+        part: Part::Arm64,
+        purpose: "links for arm64, and has the C library for it",
+        check: || Ok(cross::compiler_check(Arch::Arm64)),
+        install: || cross::install_compiler(Arch::Arm64),
+    },
+    Need {
+        name: "Rust for arm64",
+        part: Part::Arm64,
+        purpose: "is the standard library for arm64",
+        check: || cross::std_check(Arch::Arm64),
+        install: || cross::install_std(Arch::Arm64),
+    },
+    Need {
+        name: "QEMU for arm64",
+        part: Part::Arm64Lab,
+        purpose: "boots arm64 guests",
+        check: || qemu_check(Arch::Arm64),
+        install: || qemu::install(Arch::Arm64),
+    },
+    Need {
+        name: "disk for arm64",
+        part: Part::Arm64Lab,
+        purpose: "is what arm64 guests run from",
+        check: foreign_disk_check,
+        install: || foreign::ensure(Arch::Arm64).map(drop),
+    },
 ];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let needs: Vec<&Need> = NEEDS.iter().filter(|need| args.arm64 || !need.part.is_extra()).collect();
     if !args.check {
-        return install(NEEDS.iter());
+        return install(needs.into_iter());
     }
     let mut missing = 0;
-    for need in NEEDS {
+    for need in &needs {
         match (need.check)() {
             Ok(State::Ready(which)) => println!("ok       {:15} {which}", need.name),
             Ok(State::Missing { remedy }) => {
@@ -149,15 +212,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     if missing > 0 {
-        bail!("{missing} of {} are missing; `cargo xtask setup` installs them", NEEDS.len());
+        bail!("{missing} of {} are missing; `cargo xtask setup` installs them", needs.len());
     }
     Ok(())
 }
 
-/// Installs what a part needs and is missing; the lab needs what building needs, too.
+/// Installs what a part needs and is missing.
 pub(crate) fn ensure(part: Part) -> anyhow::Result<()> {
-    let of = |need: &&Need| need.part == part || (part == Part::Lab && need.part == Part::Building);
-    install(NEEDS.iter().filter(of))
+    install(NEEDS.iter().filter(|need| part.parts().contains(&need.part)))
 }
 
 fn install<'n>(needs: impl Iterator<Item = &'n Need>) -> anyhow::Result<()> {
@@ -183,10 +245,17 @@ fn program_check(program: &str, package: &str) -> State {
     }
 }
 
-fn qemu_check() -> anyhow::Result<State> {
-    Ok(match Qemu::find()? {
+fn qemu_check(guests: Arch) -> anyhow::Result<State> {
+    Ok(match Qemu::find(guests)? {
         Some(qemu) => State::Ready(qemu.to_string()),
-        None => State::Missing { remedy: apt::remedy(&[qemu::PACKAGE.to_owned()]) },
+        None => State::Missing { remedy: apt::remedy(&[qemu::package(guests).to_owned()]) },
+    })
+}
+
+fn foreign_disk_check() -> anyhow::Result<State> {
+    Ok(match foreign::cached(Arch::Arm64)? {
+        Some(path) => State::Ready(path.display().to_string()),
+        None => State::Missing { remedy: "`cargo xtask setup --arm64` makes it".to_owned() },
     })
 }
 
@@ -218,7 +287,7 @@ fn prism_check() -> anyhow::Result<State> {
 fn kernels_check() -> anyhow::Result<State> {
     let mut there = Vec::new();
     for line in kernels::DEFAULT {
-        match kernels::cached(line)? {
+        match kernels::cached(line, Arch::Amd64)? {
             Some(kernel) => there.push(kernel.release),
             None => {
                 return Ok(State::Missing {

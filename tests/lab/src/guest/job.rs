@@ -45,7 +45,7 @@ struct Memguard {
 
 /// Runs a command and passes its output on.
 pub(super) fn command(port: &Port, argv: &[String]) -> anyhow::Result<()> {
-    if machine::has_disk() {
+    if machine::has(machine::Virtio::Block) {
         machine::prepare(&Vm::default(), &KernelSwitches::default())?;
     }
     let (first, rest) = argv.split_first().context("the command is empty")?;

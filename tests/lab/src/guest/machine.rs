@@ -78,7 +78,8 @@ pub(super) fn loopback() -> anyhow::Result<()> {
     // SAFETY: all zeroes are a valid value of it.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
-        *to = (*from).cast_signed();
+        // Signed here, unsigned there: c_char is the architecture's.
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING)?;
     // SAFETY: the request is initialised, and lives through the call.
@@ -116,10 +117,20 @@ fn freezer(folder: &File, order: libc::c_ulong) -> std::io::Result<()> {
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Whether this machine was given a root disk.
-pub(super) fn has_disk() -> bool {
-    // The device appears a moment after its driver is in.
-    fs::read_dir("/sys/bus/virtio/devices").is_ok_and(|mut devices| devices.next().is_some())
+/// Devices of virtio by what they are (`include/uapi/linux/virtio_ids.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Virtio {
+    Block = 2,
+    Console = 3,
+}
+
+/// Whether this machine was given such a device. What its driver makes of it appears a moment later.
+pub(super) fn has(wanted: Virtio) -> bool {
+    let devices = fs::read_dir("/sys/bus/virtio/devices").into_iter().flatten().flatten();
+    devices.into_iter().any(|device| {
+        let kind = fs::read_to_string(device.path().join("device")).unwrap_or_default();
+        u32::from_str_radix(kind.trim().trim_start_matches("0x"), 16) == Ok(wanted as u32)
+    })
 }
 
 /// Mounts the root disk and sets what the scenario asks for.

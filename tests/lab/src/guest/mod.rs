@@ -1,4 +1,4 @@
-//! PID 1 of a guest: mounts, runs the job, reports over the second serial port, powers off.
+//! PID 1 of a guest: mounts, runs the job, reports over a port of its own, powers off.
 
 mod cgroups;
 mod children;
@@ -26,7 +26,7 @@ pub(crate) fn main() -> ! {
 fn run() -> anyhow::Result<()> {
     machine::mount_virtual()?;
     machine::load_modules()?;
-    let port = Port::open().context("the second serial port can't be used")?;
+    let port = Port::open().context("the port for records can't be used")?;
     let outcome = (|| {
         let job = std::fs::read("/job.json").context("can't read /job.json")?;
         let job: Job = serde_json::from_slice(&job).context("/job.json is not a job")?;

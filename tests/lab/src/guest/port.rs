@@ -1,15 +1,26 @@
-//! The serial port for records.
+//! The port for records.
 
 use std::{
     fs::File,
     io::Write as _,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
-use memguard_lab::{Line, Record};
-use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
+use anyhow::Context as _;
 
-/// `ttyS1`; the console keeps `ttyS0` to itself, so kernel messages never land in a record.
+use memguard_lab::{Line, Record};
+use rustix::termios::{OptionalActions, isatty, tcdrain, tcgetattr, tcsetattr};
+
+use super::machine::{self, Virtio};
+
+/// What the lab calls the port of virtio.
+const NAME: &str = "memguard.records";
+
+/// The second serial port, or a port of virtio's where the machine has but one. The console has the first one to itself, so
+/// kernel messages never land in a record.
 #[derive(Clone)]
 pub(super) struct Port(Arc<Mutex<State>>);
 
@@ -24,12 +35,29 @@ pub(super) fn now() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// The port of this name. The host tells names after the device is there.
+fn virtio() -> anyhow::Result<PathBuf> {
+    for _ in 0..100 {
+        for port in std::fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten() {
+            if std::fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == NAME) {
+                return Ok(Path::new("/dev").join(port.file_name()));
+            }
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    anyhow::bail!("no port of virtio is called {NAME}")
+}
+
 impl Port {
     pub(super) fn open() -> anyhow::Result<Self> {
-        let file = File::options().read(true).write(true).open("/dev/ttyS1")?;
-        let mut settings = tcgetattr(&file)?;
-        settings.make_raw();
-        tcsetattr(&file, OptionalActions::Now, &settings)?;
+        let path = if machine::has(Virtio::Console) { virtio()? } else { PathBuf::from("/dev/ttyS1") };
+        let opened = File::options().read(true).write(true).open(&path);
+        let file = opened.with_context(|| format!("can't open {}", path.display()))?;
+        if isatty(&file) {
+            let mut settings = tcgetattr(&file)?;
+            settings.make_raw();
+            tcsetattr(&file, OptionalActions::Now, &settings)?;
+        }
         Ok(Self(Arc::new(Mutex::new(State { file, seq: 0 }))))
     }
 
