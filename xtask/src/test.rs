@@ -86,7 +86,8 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
     parts.time("lab: kernels 6.1, 6.12, 6.18", || lab_subset(args.accel))?;
     parts.time("lab: the whole chain, with memguard killed on the way", || {
         lab::chain::run(&lab::chain::Args::few(args.accel))
-    })
+    })?;
+    parts.time("lab: real containers", || lab::containers::run(&lab::containers::Args::few(args.accel)))
 }
 
 /// In a plain environment: what a contributor without root, nightly and bpf-linker runs.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use self::toolchain::Toolchain;
 use crate::{
     lab::{
-        image, kernels,
+        containers, image, kernels,
         qemu::{self, Qemu},
     },
     prism, process, ui,
@@ -35,6 +35,8 @@ pub(crate) enum Part {
     /// Metrics, alerts and the dashboard held against a real Prometheus.
     Monitoring,
     Lab,
+    /// A container runtime for a guest of the lab.
+    Containers,
     /// Fetched one by one, as they are asked for.
     Kernels,
 }
@@ -99,6 +101,13 @@ const NEEDS: &[Need] = &[
         purpose: "is what the lab's guests run from",
         check: image_check,
         install: || image::ensure().map(drop),
+    },
+    Need {
+        name: "containerd, runc",
+        part: Part::Containers,
+        purpose: "run containers in a guest of the lab",
+        check: containers_check,
+        install: || containers::node::install(),
     },
     Need {
         name: "node",
@@ -228,6 +237,13 @@ fn kernels_check() -> anyhow::Result<State> {
         }
     }
     Ok(State::Ready(there.join(", ")))
+}
+
+fn containers_check() -> anyhow::Result<State> {
+    Ok(match containers::node::cached()? {
+        Some(path) => State::Ready(path.display().to_string()),
+        None => State::Missing { remedy: "`cargo xtask setup` unpacks Debian's packages".to_owned() },
+    })
 }
 
 fn image_check() -> anyhow::Result<State> {
