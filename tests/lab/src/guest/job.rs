@@ -1,6 +1,7 @@
 //! Running a job.
 
 mod chain;
+mod containers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +19,7 @@ use memguard_lab::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(super) use self::chain::chain;
+pub(super) use self::{chain::chain, containers::containers};
 use super::{
     cgroups::{self, Tree},
     children::{self, Exit},

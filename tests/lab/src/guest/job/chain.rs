@@ -23,7 +23,8 @@ use rustix::{
     process::Signal,
 };
 
-use self::{disk::Disk, stubs::Stubs};
+use self::disk::Disk;
+pub(super) use self::stubs::{Stubs, kubeconfig};
 use super::{Memguard, Run, STEP};
 use crate::guest::{cgroups, children, machine, port::Port, witness};
 
