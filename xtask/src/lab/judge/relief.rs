@@ -23,6 +23,10 @@ impl Run<'_> {
                 }),
                 None => judgement.fail(format!("{container}: the kernel's OOM killer did not act")),
             }
+            if self.dies_as_a_group(container) {
+                judgement.expect(course.dead.is_some(), || format!("{container} did not die as a group"));
+                continue;
+            }
             judgement.expect(course.dead.is_none(), || format!("{container} died as a whole"));
             for victim in self.victims(container) {
                 judgement.expect(self.exit(&victim.name).is_none(), || format!("{} died with the hog", victim.name));
@@ -44,5 +48,11 @@ impl Run<'_> {
         });
         judgement.expect(said.verdicts.len() == count, || format!("{} verdicts, not {count}", said.verdicts.len()));
         self.neighbours_live(self.trouble, judgement);
+    }
+
+    /// Whether the kernel's OOM killer ends all of this container, if it ends one process of it.
+    fn dies_as_a_group(&self, container: &str) -> bool {
+        let mut all = self.scenario.pod.iter().flat_map(|pod| pod.container.iter().map(move |one| (pod, one)));
+        all.any(|(pod, one)| one.oom_group && container == format!("{}/{}", pod.name, one.name))
     }
 }
