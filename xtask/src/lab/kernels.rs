@@ -44,6 +44,8 @@ const SUITES: &[&str] =
 /// Modules that the root disk takes; those that are built in are left out.
 const MODULES: &[&str] =
     &["virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"];
+/// And what the port for records takes, where it is one of virtio's.
+const PORT_MODULES: &[&str] = &["virtio_console"];
 
 /// A kernel in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +182,8 @@ fn fetch(line: &Line, arch: Arch) -> anyhow::Result<Kernel> {
     let image = places.iter().map(|place| unpacked.join(place)).find(|path| path.is_file());
     let image = image.with_context(|| format!("the packages of {release} hold none of {}", places.join(", ")))?;
     fs::copy(&image, built.join("vmlinuz")).with_context(|| format!("can't copy {}", image.display()))?;
-    for name in MODULES {
+    let port = if arch == Arch::Arm64 { PORT_MODULES } else { &[] };
+    for name in MODULES.iter().chain(port) {
         if let Some(path) = find_module(&unpacked, name) {
             fs::copy(&path, built.join("modules").join(path.file_name().unwrap_or_default()))?;
         }
