@@ -1,6 +1,7 @@
 //! Cgroups that come and go.
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::debug;
 use memguard_common::Kind;
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_made(ctx: BtfTracePointContext) -> i32 {
     let id = unsafe { cgroup_id::<Typed>(ctx.arg(0)) };
+    debug!(&ctx, "cgroup {} was made", id);
     send(Kind::CgroupMade, id, u64::from(BPF_RB_NO_WAKEUP));
     0
 }
@@ -22,6 +24,7 @@ pub fn cgroup_made(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_removed(ctx: BtfTracePointContext) -> i32 {
     let id = unsafe { cgroup_id::<Typed>(ctx.arg(0)) };
+    debug!(&ctx, "cgroup {} was removed", id);
     release(id);
     send(Kind::CgroupRemoved, id, u64::from(BPF_RB_NO_WAKEUP));
     0

@@ -6,6 +6,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
+use aya_log_ebpf::debug;
 use memguard_common::{Kind, RecordHeader};
 
 use crate::{
@@ -30,6 +31,7 @@ pub fn oom_victim(ctx: BtfTracePointContext) -> i32 {
     if let Some(entry) = entry(cgroup_id) {
         unsafe { atomic::add(&raw mut (*entry).counters.oom_victims, 1) };
     }
+    debug!(&ctx, "the kernel's OOM killer chose a victim in cgroup {}", cgroup_id);
     send(Kind::OomVictim, cgroup_id, u64::from(BPF_RB_FORCE_WAKEUP));
     0
 }

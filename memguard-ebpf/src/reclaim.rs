@@ -6,6 +6,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fentry, kprobe},
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
 };
+use aya_log_ebpf::{debug, trace};
 use memguard_common::{
     Counters, Kind, RecordHeader,
     counters::{CYCLE_BUCKETS, CgroupEntry, CycleStart, cycle_bucket},
@@ -33,7 +34,7 @@ unsafe fn span(entry: *mut CgroupEntry) -> Span {
 
 /// `mm_vmscan_memcg_reclaim_begin`, from `try_to_free_mem_cgroup_pages()`.
 #[btf_tracepoint(function = "mm_vmscan_memcg_reclaim_begin")]
-pub fn reclaim_begin(_ctx: BtfTracePointContext) -> i32 {
+pub fn reclaim_begin(ctx: BtfTracePointContext) -> i32 {
     let thread = bpf_get_current_pid_tgid() as u32;
     let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     let now = unsafe { bpf_ktime_get_ns() };
@@ -49,10 +50,12 @@ pub fn reclaim_begin(_ctx: BtfTracePointContext) -> i32 {
             unsafe { span(stale_entry).forget() };
         }
         lose(|losses| unsafe { &raw mut (*losses).ends_lost });
+        debug!(&ctx, "the end of a cycle of thread {} in cgroup {} was never seen", thread, stale_id);
     }
     let start = CycleStart { at_ns: now, cgroup_id };
     if CYCLE_STARTS.insert(thread, start, u64::from(BPF_ANY)).is_err() {
         lose(|losses| unsafe { &raw mut (*losses).cycles_untimed });
+        debug!(&ctx, "no room to take the time of a cycle of thread {} in cgroup {}", thread, cgroup_id);
         return 0;
     }
     unsafe { span(entry).enter(now) };
@@ -94,6 +97,7 @@ pub fn reclaim_end(ctx: BtfTracePointContext) -> i32 {
             }
             span(entry).leave(now);
         }
+        trace!(&ctx, "a cycle of thread {} in cgroup {} freed {} pages", thread, cgroup_id, reclaimed);
         hand_over(cgroup_id, entry, now);
     }
     0

@@ -142,6 +142,13 @@ pub(crate) fn stubs() -> anyhow::Result<PathBuf> {
     binary("lab-stubs", Profile::Quick)
 }
 
+/// Compiles what plays the kubelet in a guest.
+pub(crate) fn kubelet() -> anyhow::Result<PathBuf> {
+    let _step = ui::step("building the lab's kubelet");
+    process::run(&mut cargo_build("memguard-kubelet", "lab-kubelet", Profile::Quick))?;
+    binary("lab-kubelet", Profile::Quick)
+}
+
 /// Compiles the benchmark of the hooks, with the eBPF object in it.
 pub(crate) fn bench() -> anyhow::Result<PathBuf> {
     let object = object()?;

@@ -91,7 +91,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 /// The manifests, and all that is wrong with the chart.
 fn gather() -> anyhow::Result<(String, Vec<String>)> {
     setup::ensure(setup::Part::Chart)?;
-    let answer = ask()?;
+    let answer = ask(&cases()?, &refused(), &KUBERNETES)?;
     let mut problems = answer.lint;
     problems.extend(answer.problems);
     for (name, _) in refused() {
@@ -109,9 +109,30 @@ fn gather() -> anyhow::Result<(String, Vec<String>)> {
     Ok((manifests(defaults)?, problems))
 }
 
-/// Has chart.py lint, render and validate.
-fn ask() -> anyhow::Result<Answer> {
-    let _step = ui::step("chart: lint, render, validate");
+/// The pod template of the `DaemonSet` as the chart renders it with the values of an example.
+pub(crate) fn template(example: &str) -> anyhow::Result<Value> {
+    setup::ensure(setup::Part::Chart)?;
+    let cases: Vec<Value> = cases()?.into_iter().filter(|case| case["name"] == example).collect();
+    let answer = ask(&cases, &[], &[])?;
+    let rendered = answer.cases.get(example).with_context(|| format!("deploy/examples has no {example}"))?;
+    of_daemon_set(&rendered.objects).with_context(|| format!("{example} renders no DaemonSet"))
+}
+
+/// The same of the plain manifests.
+pub(crate) fn manifest_template() -> anyhow::Result<Value> {
+    let path = paths::root().join("deploy/manifests/memguard.yaml");
+    let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+    let objects: Vec<Value> =
+        serde_saphyr::from_multiple(&text).with_context(|| format!("can't read {}", path.display()))?;
+    of_daemon_set(&objects).with_context(|| format!("{} has no DaemonSet", path.display()))
+}
+
+fn of_daemon_set(objects: &[Value]) -> Option<Value> {
+    objects.iter().find(|object| object["kind"] == "DaemonSet").map(|set| set["spec"]["template"].clone())
+}
+
+/// The chart with its defaults, and with each example.
+fn cases() -> anyhow::Result<Vec<Value>> {
     let mut cases = vec![json!({"name": DEFAULTS, "values": {}})];
     let folder = paths::root().join("deploy/examples");
     let mut examples: Vec<PathBuf> = fs::read_dir(&folder)
@@ -125,12 +146,18 @@ fn ask() -> anyhow::Result<Answer> {
         let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
         cases.push(json!({"name": path.file_name().unwrap_or_default().to_string_lossy(), "yaml": text}));
     }
-    let refused = refused().map(|(name, values)| json!({"name": name, "values": values}));
+    Ok(cases)
+}
+
+/// Has chart.py lint, render and validate.
+fn ask(cases: &[Value], refused: &[(&str, Value)], kubernetes: &[&str]) -> anyhow::Result<Answer> {
+    let _step = ui::step("chart: lint, render, validate");
+    let refused: Vec<Value> = refused.iter().map(|(name, values)| json!({"name": name, "values": values})).collect();
     let question = json!({
         "chart": paths::root().join("deploy/chart/memguard"),
         "cases": cases,
         "refused": refused,
-        "kubernetes": KUBERNETES,
+        "kubernetes": kubernetes,
         "without_schema": WITHOUT_SCHEMA,
     });
     let mut question_file = tempfile::tempfile().context("can't make a temporary file")?;

@@ -5,6 +5,7 @@
 //! two users. Every time and owner is 0 and everything is sorted: the same inputs make the same image, bit for bit.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
@@ -67,7 +68,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     make(&build::memguard(Profile::Quick)?, "localhost/memguard:test").map(drop)
 }
 
-fn make(memguard: &Path, name: &str) -> anyhow::Result<PathBuf> {
+/// Makes it of this memguard, and returns where it is.
+pub(crate) fn make(memguard: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let _step = ui::step("image");
     let folder = paths::target().join("image");
     let root = folder.join("rootfs");
@@ -88,7 +90,11 @@ fn make(memguard: &Path, name: &str) -> anyhow::Result<PathBuf> {
         format!("memguard-oci-{arch}.tar")
     });
     let layer = layer(&root, &entries)?;
-    let written = oci_archive(name, arch, &layer).and_then(|bytes| Ok(fs::write(&archive, bytes)?));
+    let config = json!({
+        "Entrypoint": ["/usr/bin/memguard"], "Cmd": ["run"], "User": "0", "Env": ["PATH=/usr/bin"],
+        "Labels": {"org.opencontainers.image.licenses": "MIT OR Apache-2.0"},
+    });
+    let written = oci_archive(name, arch, &config, &layer).and_then(|bytes| Ok(fs::write(&archive, bytes)?));
     written.with_context(|| format!("can't write {}", archive.display()))?;
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
     let (unpacked, packed) = (entries.iter().map(|entry| entry.size).sum(), fs::metadata(&archive)?.len());
@@ -207,17 +213,30 @@ fn append(
     archive.append_data(&mut header, path, data)
 }
 
+/// An image with these programs, at paths without a leading slash.
+pub(crate) fn of_files(name: &str, config: &Value, files: &[(PathBuf, PathBuf)]) -> anyhow::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut folders = BTreeSet::new();
+    for (to, from) in files {
+        let above: Vec<&Path> = to.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        for folder in above.into_iter().rev().filter(|folder| folders.insert(folder.to_path_buf())) {
+            append(&mut archive, folder, tar::EntryType::Directory, 0o755, &[])?;
+        }
+        let data = fs::read(from).with_context(|| format!("can't read {}", from.display()))?;
+        append(&mut archive, to, tar::EntryType::Regular, 0o755, &data)?;
+    }
+    let (_, program) = files.first().context("an image without files")?;
+    oci_archive(name, Arch::of(program)?, config, &archive.into_inner()?)
+}
+
 /// An image of this one layer, as an OCI image layout (opencontainers/image-spec, image-layout.md) in a tar archive.
-fn oci_archive(name: &str, arch: Arch, layer: &[u8]) -> anyhow::Result<Vec<u8>> {
+fn oci_archive(name: &str, arch: Arch, config: &Value, layer: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut compressed = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
     compressed.write_all(layer)?;
     let layer_blob = Blob::new("application/vnd.oci.image.layer.v1.tar+gzip", compressed.finish()?);
     let config = json!({
         "architecture": arch.debian(), "os": "linux",
-        "config": {
-            "Entrypoint": ["/usr/bin/memguard"], "Cmd": ["run"], "User": "0", "Env": ["PATH=/usr/bin"],
-            "Labels": {"org.opencontainers.image.licenses": "MIT OR Apache-2.0"},
-        },
+        "config": config,
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(layer))]},
     });
     let config = Blob::json("application/vnd.oci.image.config.v1+json", &config);
@@ -297,8 +316,9 @@ mod tests {
         let listed = entries(root.path()).unwrap();
         let layer = layer(root.path(), &listed).unwrap();
         assert_eq!(files(&layer).keys().collect::<Vec<_>>(), ["usr", "usr/bin", "usr/bin/memguard"]);
-        let archive = oci_archive("example.com/memguard:1", Arch::Arm64, &layer).unwrap();
-        assert_eq!(archive, oci_archive("example.com/memguard:1", Arch::Arm64, &layer).unwrap());
+        let made = || oci_archive("example.com/memguard:1", Arch::Arm64, &json!({"User": "0"}), &layer).unwrap();
+        let archive = made();
+        assert_eq!(archive, made());
         let files = files(&archive);
         let index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
         let blob = |descriptor: &Value| {
@@ -311,6 +331,7 @@ mod tests {
         let config: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
         assert_eq!((&config["architecture"], &config["os"]), (&json!("arm64"), &json!("linux")));
         assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", digest(&layer)));
+        assert_eq!(config["config"]["User"], "0");
         let mut unpacked = Vec::new();
         flate2::read::GzDecoder::new(&blob(&manifest["layers"][0])[..]).read_to_end(&mut unpacked).unwrap();
         assert_eq!(unpacked, layer);

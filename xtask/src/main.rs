@@ -4,6 +4,8 @@ mod arch;
 mod bench;
 mod build;
 mod deploy;
+#[cfg(test)]
+mod documents;
 mod fuzz;
 mod image;
 mod lab;

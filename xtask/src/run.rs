@@ -53,7 +53,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Why memguard can't work on this machine with its tracer, by its own account.
 fn obstacle(memguard: &std::path::Path) -> anyhow::Result<Option<String>> {
     // Its exit status says the same in short, so it does not matter here.
-    let output = Command::new(memguard).args(["doctor", "--json"]).output().context("can't run memguard doctor")?;
+    let output =
+        Command::new(memguard).args(["doctor", "--output", "json"]).output().context("can't run memguard doctor")?;
     let report: Value = serde_json::from_slice(&output.stdout).context("memguard doctor did not write JSON")?;
     Ok(obstacle_in(&report, rustix::process::geteuid().is_root()))
 }

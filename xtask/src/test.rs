@@ -93,6 +93,7 @@ fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
     parts.time("lab: the whole chain, with memguard killed on the way", || {
         lab::chain::run(&lab::chain::Args::few(args.accel))
     })?;
+    parts.time("lab: real containers", || lab::containers::run(&lab::containers::Args::few(args.accel)))?;
     if args.arm64 {
         parts.time("setup: what arm64 needs", || lab::check_machine_for(Arch::Arm64))?;
         parts.time("arm64: build, and kernels 6.1, 6.12, 6.18", arm64)?;

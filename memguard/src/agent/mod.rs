@@ -6,6 +6,7 @@ mod poll;
 mod present;
 mod reload;
 mod respond;
+mod setup;
 mod states;
 mod status;
 mod takeover;
@@ -25,52 +26,27 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval_at},
 };
 
-pub use self::reload::{InForce, Reload};
 use self::{activity::Activity, poll::Poller, respond::Outcome, unit::Unit};
+pub use self::{
+    reload::{InForce, Reload},
+    setup::Config,
+};
 use crate::{
-    cgroup::{CgroupRoot, Tree, lineage},
-    engine::{Engine, Settings, State, UnitId},
-    journal::{Journal, boot_id},
+    cgroup::Tree,
+    engine::{Engine, State, UnitId},
+    journal::Journal,
     kernel::{Coverage, Level, Plan},
     kubernetes::Pods,
     metrics::{Metrics, Questions},
     protect,
     remote::Remote,
     report::Reporter,
-    respond::{Actions, Ledger, OwnPod, Policy, Suspects},
+    respond::{Actions, Ledger, OwnPod, Suspects},
     status::Publisher,
     telemetry::{Cost, Event, Summary, emit},
     trace::Recorder,
     tracer::{Ring, Tracer},
 };
-
-/// How the agent runs.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub engine: Settings,
-    pub policy: Policy,
-    /// Time between two looks at a cgroup under reclaim.
-    pub tick: Duration,
-    /// Time between two reports of refault rates.
-    pub report_interval: Duration,
-    /// End after this time; run until a signal without it.
-    pub duration: Option<Duration>,
-    /// How long to wait for the last process after a kill.
-    pub kill_patience: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            engine: Settings::default(),
-            policy: Policy::default(),
-            tick: Duration::from_secs(1),
-            report_interval: Duration::from_secs(30),
-            duration: None,
-            kill_patience: Duration::from_secs(20),
-        }
-    }
-}
 
 /// A cgroup that has not reclaimed for this long is let go.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
@@ -145,88 +121,6 @@ fn unix_seconds() -> u64 {
 }
 
 impl<A: Actions> Agent<A> {
-    #[must_use]
-    pub fn new(
-        config: Config,
-        actions: A,
-        journal: Journal,
-        root: &CgroupRoot,
-        own: Option<&Path>,
-        plan: &Plan,
-        tracer: Option<Tracer>,
-    ) -> Self {
-        let mut tree = Tree::new(root.path());
-        tree.walk();
-        Self {
-            engine: Engine::new(config.engine.clone()),
-            summary: Summary { mode: config.policy.usual_mode(), ..Summary::default() },
-            own: own.map(|path| lineage(root.path(), path)).unwrap_or_default(),
-            own_pod: OwnPod::default(),
-            pods: None,
-            complained: HashSet::new(),
-            coverage: tracer.is_some().then(|| plan.coverage()),
-            level: plan.level,
-            plan: plan.clone(),
-            publisher: None,
-            config,
-            actions,
-            tree,
-            tracer,
-            recorder: None,
-            reload: None,
-            activity: Activity::default(),
-            poller: Poller::default(),
-            units: HashMap::new(),
-            actions_under_way: JoinSet::new(),
-            ledger: Ledger::default(),
-            journal,
-            remote: None,
-            reporter: None,
-            boot_id: boot_id(),
-            suspects: Suspects::default(),
-            began: Instant::now(),
-            last_walk: None,
-            last_report: now(),
-            records: 0,
-            wake_ups: 0,
-            turned_away: 0,
-            refaults: 0,
-            metrics: Metrics::default(),
-            questions: Questions::default(),
-        }
-    }
-
-    /// Knows whose the containers are. Without it the node is taken for one without Kubernetes.
-    #[must_use]
-    pub fn knowing(self, pods: Option<Pods>) -> Self {
-        Self { pods, ..self }
-    }
-
-    /// Knows in which pod it runs itself.
-    #[must_use]
-    pub fn running_in(self, own_pod: OwnPod) -> Self {
-        Self { own_pod, ..self }
-    }
-
-    /// Has all that the engine sees written down.
-    #[must_use]
-    pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
-        Self { recorder, ..self }
-    }
-
-    /// Knows whose the containers are, and has seen to what remains to be done elsewhere after one was ended.
-    #[must_use]
-    pub fn reaching(self, remote: Option<Remote>) -> Self {
-        let pods = remote.as_ref().map(|remote| remote.pods().clone()).or(self.pods);
-        Self { pods, remote, ..self }
-    }
-
-    /// Has a report made of each verdict.
-    #[must_use]
-    pub fn reporting(self, reporter: Option<Reporter>) -> Self {
-        Self { reporter, ..self }
-    }
-
     /// Runs until SIGINT, SIGTERM or the configured time.
     pub async fn run(mut self, mut ring: Option<Ring>) -> std::io::Result<Summary> {
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -235,7 +129,7 @@ impl<A: Actions> Agent<A> {
         let mut looking = self.reload.is_some().then(|| every(reload::LOOK_EVERY));
         let deadline = self.config.duration.map(|duration| tokio::time::Instant::now() + duration);
         // Without a tracer nothing wakes memguard up, so it looks all the time.
-        let mut ticking = ring.is_none().then(|| every(self.config.tick));
+        let mut ticking = (ring.is_none() || self.hooks_speak()).then(|| every(self.config.tick));
         loop {
             tokio::select! {
                 woken = woken(&mut ring) => {
@@ -256,7 +150,7 @@ impl<A: Actions> Agent<A> {
                     self.look(now(), ring.is_none());
                     self.report(ring.as_ref());
                     self.show(ring.as_ref());
-                    if self.units.is_empty() && ring.is_some() && !self.watched() {
+                    if self.units.is_empty() && ring.is_some() && !self.watched() && !self.hooks_speak() {
                         ticking = None;
                     }
                 }
@@ -314,6 +208,9 @@ impl<A: Actions> Agent<A> {
 
     /// Takes in what the hooks handed over.
     fn drain(&mut self, ring: Option<&mut Ring>) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.listen();
+        }
         let Some(ring) = ring else { return };
         ring.drain(|record| {
             self.records += 1;
@@ -330,6 +227,11 @@ impl<A: Actions> Agent<A> {
                 }
             }
         });
+    }
+
+    /// Whether the hooks say something for debugging, so that somebody has to come by even while all is calm.
+    fn hooks_speak(&self) -> bool {
+        self.tracer.as_ref().is_some_and(Tracer::speaks)
     }
 
     /// One look at everything that is, or was a moment ago, under reclaim.

@@ -4,10 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Agent;
 use crate::{
+    engine::UnitId,
+    report::MOST_SHOWN,
     respond::Actions,
     status::{
-        CostStatus, EngineStatus, FORMAT, LostSignal, PodsStatus, Publisher, Snapshot, Totals, UnitStatus,
-        WorkloadStatus,
+        CostStatus, EngineStatus, FORMAT, HotFile, LostSignal, MOST_FILES, PodsStatus, Publisher, Snapshot, Totals,
+        UnitStatus, WorkloadStatus,
     },
     tracer::Ring,
 };
@@ -105,6 +107,13 @@ impl<A: Actions> Agent<A> {
             incidents: Vec::new(),
         };
         snapshot.bound();
+        for shown in snapshot.units.iter_mut().take(MOST_SHOWN) {
+            let id = UnitId(shown.name.id);
+            if let Some((reporter, unit)) = self.reporter.as_ref().zip(self.units.get(&id)) {
+                let files = reporter.files(id, unit.handle.path());
+                shown.files = files.iter().filter_map(HotFile::of).take(MOST_FILES).collect();
+            }
+        }
         snapshot
     }
 }

@@ -3,9 +3,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
+use serde_json::json;
 
+use super::output::{Output, OutputArgs};
 use crate::{
-    config::{self, Configuration},
+    config::{self, ConfigError, Configuration},
     engine::{Profile, Settings},
 };
 
@@ -19,18 +21,72 @@ pub(super) struct Args {
 enum Command {
     /// Print a profile as a configuration file, each setting with what it is for.
     Show {
+        /// How much evidence is asked for.
         #[arg(value_enum, default_value_t)]
         profile: Profile,
+        #[command(flatten)]
+        output: OutputArgs,
     },
-    /// Read a configuration file and print what is in force with it, or every mistake in it.
-    Check { file: PathBuf },
+    /// Print what is in force with a configuration file, or every mistake in it.
+    ///
+    /// Nothing is asked of GitHub or Kubernetes, and no credentials are read: that is what `memguard doctor --config` does.
+    Check {
+        /// The file; nothing is done to it.
+        file: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Print every section and key: type, unit, range, default, meaning.
+    ///
+    /// The text is Markdown: docs/configuration.md.
+    Reference {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let configuration = match &args.command {
-        Command::Show { profile } => Configuration { engine: Settings::profile(*profile), ..Configuration::default() },
-        Command::Check { file } => config::read(file)?,
-    };
-    super::print(&config::written(&configuration))?;
+    match &args.command {
+        Command::Show { profile, output } => {
+            let configuration = Configuration { engine: Settings::profile(*profile), ..Configuration::default() };
+            let text = config::written(&configuration);
+            super::print(&match output.get() {
+                Output::Text => text,
+                Output::Json => pretty(&members(&text)?)?,
+            })?;
+        }
+        Command::Check { file, output } => {
+            let read = config::read(file);
+            match (output.get(), read) {
+                (Output::Text, read) => super::print(&config::written(&read?))?,
+                (Output::Json, Ok(configuration)) => {
+                    let in_force = members(&config::written(&configuration))?;
+                    super::print(&pretty(&json!({ "file": file, "mistakes": [], "in_force": in_force }))?)?;
+                }
+                (Output::Json, Err(error)) => {
+                    let mistakes = match error {
+                        ConfigError::Wrong { problems, .. } => problems,
+                        ConfigError::Read { source, .. } => vec![format!("can't be read: {source}")],
+                        ConfigError::Syntax { what, .. } => vec![format!("is no TOML: {what}")],
+                    };
+                    super::print(&pretty(&json!({ "file": file, "mistakes": mistakes, "in_force": null }))?)?;
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+        }
+        Command::Reference { output } => super::print(&match output.get() {
+            Output::Text => config::markdown(),
+            Output::Json => pretty(&config::reference())?,
+        })?,
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn pretty(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// What a file says, as JSON.
+fn members(text: &str) -> anyhow::Result<serde_json::Value> {
+    Ok(serde_json::to_value(text.parse::<toml::Table>()?)?)
 }

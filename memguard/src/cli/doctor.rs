@@ -2,15 +2,18 @@
 //! what to do about it.
 
 use std::{
-    io::Write as _,
+    fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::Context as _;
 use serde::Serialize;
 
-use super::reach::ReachArgs;
+use super::{
+    output::{Output, OutputArgs, tell},
+    paint::Tone,
+    reach::ReachArgs,
+};
 use crate::{
     cgroup::{CgroupRoot, RootFacts},
     config::Configuration,
@@ -34,9 +37,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// One JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -103,17 +105,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     });
     findings.extend(configured.map(|(finding, _)| finding));
     let report = Report { findings, ..report(&facts, &plan, cost.as_ref(), load_error.as_deref()) };
-    let mut out = std::io::stdout().lock();
-    let written = if args.json {
-        serde_json::to_writer_pretty(&mut out, &report).map_err(Into::into).and_then(|()| writeln!(out))
-    } else {
-        print(&mut out, &report)
-    };
-    match written {
-        // A reader that has seen enough (`| head`) is no failure.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other.context("can't write the report")?,
+    let form = args.output.get();
+    let mut answer = String::new();
+    match form {
+        Output::Json => answer = serde_json::to_string_pretty(&report)? + "\n",
+        Output::Text => print(&mut answer, &report)?,
     }
+    tell(form, &answer)?;
     Ok(match doctor::worst(&report.findings) {
         Grade::Good => ExitCode::SUCCESS,
         Grade::Lesser => ExitCode::from(3),
@@ -174,23 +172,23 @@ fn configuration(path: &Path) -> (Finding, Configuration) {
     }
 }
 
-fn print(out: &mut impl std::io::Write, report: &Report<'_>) -> std::io::Result<()> {
+fn print(out: &mut String, report: &Report<'_>) -> std::fmt::Result {
     for finding in &report.findings {
         let grade = match finding.grade {
-            Grade::Good => "ok  ",
-            Grade::Lesser => "less",
-            Grade::Bad => "BAD ",
+            Grade::Good => Tone::Good.paint("ok  "),
+            Grade::Lesser => Tone::Look.paint("less"),
+            Grade::Bad => Tone::Bad.paint("BAD "),
         };
         writeln!(out, "{grade}  {:13} {}", finding.name, finding.fact)?;
         if finding.grade != Grade::Good {
             writeln!(out, "      {:13} {}", "", finding.means)?;
         }
         if let Some(remedy) = &finding.remedy {
-            writeln!(out, "      {:13} -> {remedy}", "")?;
+            writeln!(out, "      {:13} {} {remedy}", "", Tone::Strong.paint("->"))?;
         }
     }
     writeln!(out)?;
-    let yes_no = |yes: bool| if yes { "yes" } else { "NO" };
+    let yes_no = |yes: bool| if yes { "yes".to_owned() } else { Tone::Look.paint("NO") };
     let Report { kernel, privileges, cgroup, .. } = report;
     let kib = kernel.page_size / 1024;
     writeln!(out, "kernel           {} {}, pages of {kib} KiB", kernel.release, kernel.machine)?;
@@ -218,19 +216,19 @@ fn print(out: &mut impl std::io::Write, report: &Report<'_>) -> std::io::Result<
         yes_no(privileges.oom_score)
     )?;
     writeln!(out, "BTF              {}", report.btf.unwrap_or("yes"))?;
-    writeln!(out, "\nhooks")?;
+    writeln!(out, "\n{}", Tone::Strong.paint("hooks"))?;
     for hook in &report.hooks {
         let planned = report.plan.programs().any(|program| program == hook.program);
         let state = match (hook.state, planned, hook.verified_instructions) {
             (HookState::Available, true, Some(count)) => format!("attached, {count} instructions verified"),
             (HookState::Available, true, None) => "attached".to_owned(),
-            (HookState::Available, false, _) => "there, not needed".to_owned(),
-            (HookState::Missing(why), ..) => format!("missing: {why}"),
-            (HookState::Refused(why), ..) => format!("refused: {why}"),
+            (HookState::Available, false, _) => Tone::Quiet.paint("there, not needed"),
+            (HookState::Missing(why), ..) => Tone::Look.paint(format_args!("missing: {why}")),
+            (HookState::Refused(why), ..) => Tone::Look.paint(format_args!("refused: {why}")),
         };
         writeln!(out, "  {:10} {:29} {state}", hook.attach, hook.target)?;
     }
-    writeln!(out, "\nplan: {}", report.plan.level)?;
+    writeln!(out, "\n{} {}", Tone::Strong.paint("plan:"), report.plan.level)?;
     if let Some(why) = &report.plan.no_tracer {
         writeln!(out, "  no tracer: {why}")?;
     }
@@ -243,7 +241,7 @@ fn print(out: &mut impl std::io::Write, report: &Report<'_>) -> std::io::Result<
         }
     }
     match &report.obstacle {
-        Some(obstacle) => writeln!(out, "\nmemguard can't work here: {obstacle}"),
+        Some(obstacle) => writeln!(out, "\n{}", Tone::Bad.paint(format_args!("memguard can't work here: {obstacle}"))),
         None => writeln!(
             out,
             "\nmemguard can work here{}",

@@ -8,10 +8,16 @@ use std::{
 };
 
 use anyhow::bail;
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 
+use super::{
+    output::{Output, tell},
+    paint::Tone,
+    stored::{self, Trouble},
+};
 use crate::{
-    journal::{Copies, Incident, StoreError, read_only},
+    journal::{Copies, Incident, Stage},
+    respond::Ended,
     telemetry::escaped,
 };
 
@@ -32,29 +38,29 @@ pub(super) struct Args {
     state_dir: PathBuf,
 
     /// How the answer looks.
-    #[arg(long, value_enum, default_value_t, global = true)]
+    #[arg(long, value_enum, value_name = "FORM", default_value_t, global = true)]
     output: Output,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List them, the latest at the end (what `memguard incidents` alone does).
+    /// List them, the latest at the end.
+    ///
+    /// This is what `memguard incidents` alone does.
     List,
     /// Tell all of one.
-    Show { id: String },
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(super) enum Output {
-    #[default]
-    Text,
-    Json,
+    ///
+    /// The evidence, what was done on the node, and what was done and remains to be done elsewhere.
+    Show {
+        /// As `memguard incidents` lists it.
+        id: String,
+    },
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (incidents, trouble) = gather(&args.run_dir, &args.state_dir);
-    if let Some(error) = trouble {
-        eprintln!("memguard: {error}");
+    let (incidents, trouble) = gather(&args.run_dir, stored::read(&args.state_dir));
+    if let Some(trouble) = &trouble {
+        super::complain(format!("{trouble}; what is told is from the run folder alone"));
     }
     let text = match (&args.command, args.output) {
         (None | Some(Command::List), Output::Text) => list(&incidents),
@@ -69,24 +75,21 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
         }
     };
-    super::print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    tell(args.output, &text)?;
+    Ok(if trouble.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// What copies and journal hold, and why one of them can't be read.
-pub(super) fn gather(run_dir: &Path, state_dir: &Path) -> (Vec<Incident>, Option<StoreError>) {
+/// What copies and journal hold together, and why the journal's part is missing.
+pub(super) fn gather(run_dir: &Path, stored: Result<Vec<Incident>, Trouble>) -> (Vec<Incident>, Option<Trouble>) {
     let mut incidents = Copies::below(run_dir).all();
-    match read_only(state_dir) {
-        Ok(stored) => {
-            let newer: Vec<_> = stored.into_iter().filter(|s| incidents.iter().all(|copy| copy.id != s.id)).collect();
-            incidents.extend(newer);
-            incidents.sort_by(|a, b| (a.decided_at, &a.id).cmp(&(b.decided_at, &b.id)));
-            (incidents, None)
-        }
-        // memguard is at work, and keeps copies.
-        Err(StoreError::InUse { .. }) => (incidents, None),
-        Err(error) => (incidents, Some(error)),
-    }
+    let (stored, trouble) = match stored {
+        Ok(stored) => (stored, None),
+        Err(trouble) => (Vec::new(), Some(trouble)),
+    };
+    let newer: Vec<_> = stored.into_iter().filter(|s| incidents.iter().all(|copy| copy.id != s.id)).collect();
+    incidents.extend(newer);
+    incidents.sort_by(|a, b| (a.decided_at, &a.id).cmp(&(b.decided_at, &b.id)));
+    (incidents, trouble)
 }
 
 pub(super) fn time(seconds: u64) -> String {
@@ -103,13 +106,24 @@ fn list(incidents: &[Incident]) -> String {
         let _ = writeln!(
             text,
             "{}  {}  {}: {}",
-            time(incident.decided_at),
+            Tone::Quiet.paint(time(incident.decided_at)),
             escaped(&incident.id),
             escaped(&incident.cgroup),
-            escaped(&incident.outcome())
+            outcome(incident)
         );
     }
     text
+}
+
+/// What came of it, in the colour of how well that is.
+pub(super) fn outcome(incident: &Incident) -> String {
+    let tone = match incident.stage {
+        Stage::Done { ended: Ended::Dead { .. } | Ended::OomKilled { .. } } => Tone::Good,
+        Stage::Done { ended: Ended::Lingering { .. } | Ended::NobodyDied { .. } } | Stage::Failed { .. } => Tone::Bad,
+        Stage::Done { ended: Ended::DryRun } | Stage::Planned | Stage::Interrupted { .. } => Tone::Look,
+        Stage::Suppressed { .. } => Tone::Quiet,
+    };
+    tone.paint(escaped(&incident.outcome()))
 }
 
 fn show(incident: &Incident) -> String {
@@ -123,10 +137,10 @@ fn show(incident: &Incident) -> String {
         ("its id", incident.unit.to_string()),
         ("to end", incident.victim.map_or_else(|| "nothing".to_owned(), |id| format!("cgroup {id}"))),
         ("by", incident.method.map_or_else(|| "-".to_owned(), |method| method.to_string())),
-        ("outcome", incident.outcome()),
     ] {
         let _ = writeln!(text, "{name:<9} {}", escaped(&value));
     }
+    let _ = writeln!(text, "{:<9} {}", "outcome", outcome(incident));
     if let Some(workload) = &incident.workload {
         let _ = writeln!(text, "{:<9} {}", "container", escaped(&workload.name()));
         let job = workload.facts.as_ref().and_then(|facts| facts.job.as_ref());
@@ -135,12 +149,12 @@ fn show(incident: &Incident) -> String {
         }
     }
     if !incident.follow_ups.is_empty() {
-        text.push_str("then\n");
+        let _ = writeln!(text, "{}", Tone::Strong.paint("then"));
     }
     for follow_up in &incident.follow_ups {
         let _ = writeln!(text, "  {}", escaped(&follow_up.outcome()));
     }
-    text.push_str("evidence\n");
+    let _ = writeln!(text, "{}", Tone::Strong.paint("evidence"));
     for term in incident.evidence.split("; ") {
         let _ = writeln!(text, "  {}", escaped(term));
     }
@@ -178,6 +192,7 @@ pub(super) mod tests {
     #[test]
     fn a_line_each_in_which_names_cannot_break_out() {
         assert_eq!(list(&[]), "no incidents\n");
+        let list = |incidents: &[Incident]| anstream::adapter::strip_str(&list(incidents)).to_string();
         assert_eq!(
             list(&[incident()]),
             "2025-11-24T16:00:00Z  mg-1764000000-7  a.scope\\n2026 KILLED: killed, empty after 12 ms\n"
@@ -186,6 +201,7 @@ pub(super) mod tests {
 
     #[test]
     fn all_of_one() {
+        let show = |incident: &Incident| anstream::adapter::strip_str(&show(incident)).to_string();
         let text = show(&Incident { follow_ups: vec![FollowUp::new(Kind::Cancel)], ..incident() });
         for part in [
             "enforce",

@@ -9,14 +9,17 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
-use super::engine::EngineArgs;
+use super::{
+    engine::EngineArgs,
+    output::{Output, OutputArgs, tell},
+    paint::Tone,
+};
 use crate::{
     engine::{State, baselines::Baseline},
     telemetry::escaped,
     trace::{self, Damage, Judge, Moment, Replay, Start, Without},
 };
 
-/// Exit status 3: the engine now decides otherwise than when the recording was made.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Recordings.
@@ -35,9 +38,8 @@ pub(super) struct Args {
     #[command(flatten)]
     engine: EngineArgs,
 
-    /// One JSON object for each recording.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 
     /// Draw the cgroup that came closest to a livelock, as SVG, or as an HTML page if the name ends so. For one
     /// recording.
@@ -65,14 +67,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         different |= replay.different.is_some_and(|count| count > 0);
         let file = escaped(&path.to_string_lossy());
         let mut text = String::new();
-        if args.json {
+        // One object a line for each recording.
+        if args.output.get() == Output::Json {
             let report = Report { file, replay: &replay, damage: recording.damage.as_ref().map(ToString::to_string) };
             text = serde_json::to_string(&report)?;
             text.push('\n');
         } else {
             print(&mut text, &file, &replay, recording.damage.as_ref())?;
         }
-        super::print(&text)?;
+        tell(args.output.get(), &text)?;
         if let Some(out) = &args.plot {
             args.draw(&recording.entries, path, out)?;
         }
@@ -136,16 +139,19 @@ fn print(out: &mut String, file: &str, replay: &Replay, damage: Option<&Damage>)
         writeln!(out, "  {} entries were lost when it was made", replay.lost)?;
     }
     match replay.different {
-        Some(0) => writeln!(out, "  the engine decides as it did then, to the last bit")?,
-        Some(count) => writeln!(out, "  THE ENGINE DECIDES OTHERWISE NOW in {count} samples")?,
+        Some(0) => writeln!(out, "  {}", Tone::Good.paint("the engine decides as it did then, to the last bit"))?,
+        Some(count) => {
+            let otherwise = format_args!("THE ENGINE DECIDES OTHERWISE NOW in {count} samples");
+            writeln!(out, "  {}", Tone::Bad.paint(otherwise))?;
+        }
         None => writeln!(out, "  run with other settings, rules or signals than it was recorded with")?,
     }
     for rule in &replay.rules {
         if replay.rules.len() > 1 {
-            writeln!(out, "  rule {}", rule.rule)?;
+            writeln!(out, "  rule {}", Tone::Strong.paint(rule.rule))?;
         }
         for unit in &rule.units {
-            writeln!(out, "  {} ({:.0} s)", escaped(&unit.cgroup), unit.watched_s)?;
+            writeln!(out, "  {} ({:.0} s)", Tone::Strong.paint(escaped(&unit.cgroup)), unit.watched_s)?;
             for moment in &unit.moments {
                 writeln!(out, "  {:8.1} s  {}", moment.at_s, told(moment))?;
             }
@@ -164,5 +170,10 @@ fn told(moment: &Moment) -> String {
         }
         (None, _) => String::new(),
     };
-    if *verdict { format!("VERDICT{why}") } else { format!("{from} -> {to}{why}") }
+    let tone = match to {
+        _ if *verdict => return format!("{}{why}", Tone::Bad.paint("VERDICT")),
+        State::Suspect | State::Livelock => Tone::Look,
+        _ => Tone::Quiet,
+    };
+    format!("{}{why}", tone.paint(format_args!("{from} -> {to}")))
 }

@@ -11,14 +11,17 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::incidents::{RUN_DIR, STATE_DIR, gather};
+use super::{
+    incidents::{RUN_DIR, STATE_DIR, gather, outcome},
+    output,
+    stored::{self, Trouble},
+};
 use crate::{
     journal::Incident,
     report::{Entry, Record, Store, html, text},
     telemetry::escaped,
 };
 
-/// Without an ID the reports that are kept are listed, the latest at the end.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The incident, as in the log, an Event or a check run; `latest` for the latest one.
@@ -26,7 +29,7 @@ pub(super) struct Args {
     id: Option<String>,
 
     /// How it looks: `html` is one page that needs nothing else [default: text, or as the name of --out ends].
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "FORM")]
     output: Option<Output>,
 
     /// Write it there instead of to standard output.
@@ -66,13 +69,26 @@ impl Args {
         };
         self.output.unwrap_or_else(by_name)
     }
+
+    fn tell(&self, answer: &str) -> anyhow::Result<()> {
+        let form = if self.output() == Output::Text { output::Output::Text } else { output::Output::Json };
+        output::tell(form, answer)
+    }
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    answer(args, stored::read(&args.state_dir))
+}
+
+/// `stored`: what the journal on the disk holds.
+fn answer(args: &Args, stored: Result<Vec<Incident>, Trouble>) -> anyhow::Result<ExitCode> {
     let store = Store::below(&args.state_dir);
-    let (incidents, trouble) = gather(&args.run_dir, &args.state_dir);
+    let (incidents, trouble) = gather(&args.run_dir, stored);
+    if let Some(trouble @ Trouble::Disk { .. }) = trouble {
+        anyhow::bail!("{trouble}, and reports are on it");
+    }
     if let Some(trouble) = trouble {
-        eprintln!("memguard: {trouble}; what was done is told as far as it is known");
+        super::complain(format!("{trouble}; what was done is told as far as it is known"));
     }
     let find = |id: &str| incidents.iter().find(|incident| incident.id == id);
     let Some(id) = &args.id else {
@@ -87,7 +103,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Output::Text => list(&entries, find),
             Output::Html => anyhow::bail!("a page is made of one report: `memguard report latest --output html`"),
         };
-        super::print(&answer)?;
+        args.tell(&answer)?;
         return Ok(ExitCode::SUCCESS);
     };
     let record = store.get(id)?;
@@ -101,7 +117,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(out) => {
             fs::write(out, answer).with_context(|| format!("can't write to {}", escaped(&out.to_string_lossy())))?;
         }
-        None => super::print(&answer)?,
+        None => args.tell(&answer)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,7 +135,7 @@ fn list<'a>(entries: &[Entry], find: impl Fn(&str) -> Option<&'a Incident>) -> S
             super::incidents::time(entry.decided_at),
             escaped(&entry.id),
             incident.map_or_else(|| "?".to_owned(), |incident| escaped(&incident.cgroup)),
-            incident.map_or_else(|| "not in the journal any more".to_owned(), |incident| escaped(&incident.outcome()))
+            incident.map_or_else(|| "not in the journal any more".to_owned(), outcome)
         );
     }
     text
@@ -157,6 +173,7 @@ mod tests {
         store.put(&record("mg-1764000000-7")).unwrap();
         Copies::below(&dir.path().join("run")).put(&incidents::tests::incident()).unwrap();
         let out = dir.path().join("report.html");
+        let run = |args: &Args| answer(args, Ok(Vec::new()));
         run(&Args { out: Some(out.clone()), ..args(dir.path(), Some("latest")) }).unwrap();
         let page = fs::read_to_string(&out).unwrap();
         assert!(page.contains("and memguard killed it") && page.contains("empty after 12 ms"));

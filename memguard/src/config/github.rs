@@ -1,10 +1,16 @@
 //! `[github]`: which GitHub, with whose credentials, and what is asked of it after a kill.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use toml::{Table, Value};
 
-use super::{Problems, comment};
+use super::{
+    Problems, comment,
+    setting::{self, Kind, Other, Setting},
+};
 use crate::github::{Settings, Source, api_address, looks_secret, proxy_address, web_address};
 
 /// What the file says about GitHub.
@@ -33,94 +39,191 @@ impl GitHubSettings {
     }
 }
 
-/// Names of the settings, their ranges where they are numbers, and what they are for.
-const OFF: &str = "Without credentials nothing is asked of GitHub: the run of a job that was ended fails there some ten \
-                   minutes later, by itself. [github] with these settings turns it on; the first three ways to name \
-                   credentials exclude each other.";
-const CREDENTIALS: (&str, &str) = (
-    "credentials",
-    "A folder with credentials, as a Secret for ARC is mounted: github_token, or github_app_id, \
-     github_app_installation_id and github_app_private_key. Read again when they change.",
-);
-const TOKEN_FILE: (&str, &str) = ("token_file", "Or a file with a token.");
-const APP_ID: (&str, &str) = ("app_id", "Or a GitHub App: its number or client id,");
-const INSTALLATION: (&str, &str) = ("installation_id", "the number of its installation,");
-const KEY: (&str, &str) = ("private_key_file", "and a file with its private key (PEM).");
-const URL: (&str, &str) = (
-    "url",
-    "The GitHub that the runners belong to, as in a browser: github.com, a host at ghe.com, or an Enterprise Server.",
-);
-const API_URL: (&str, &str) = ("api_url", "Its REST API, where it is not what follows from url.");
-const CA_FILE: (&str, &str) = ("ca_file", "Certificates (PEM) to trust besides those of the system.");
-const PROXY: (&str, &str) = (
-    "proxy",
-    "A proxy, as http://proxy.example:3128. Without it HTTPS_PROXY counts; NO_PROXY does in any case. One that wants a \
-     password belongs into HTTPS_PROXY.",
-);
-const TIMEOUT: (&str, u32, u32, &str) = ("timeout_s", 1, 300, "For one request with its whole answer.");
-const CANCEL: (&str, &str) = ("cancel", "Cancel the run of a job whose container was ended.");
-const FORCE: (&str, &str) =
-    ("force_cancel", "If the run goes on for all that, force it: conditions as always() are passed over then.");
-const WAIT: (&str, u32, u32, &str) = ("force_cancel_after_s", 10, 3600, "So long after the cancellation.");
-const CHECK_RUN: (&str, &str) = (
-    "check_run",
-    "Tell the developer on the commit what happened: by a check run, or with a token by a commit status.",
-);
+pub(super) const OFF: &str = "Without credentials nothing is asked of GitHub: the run of a job that was ended fails there some ten minutes later, by \
+     itself. [github] with these settings turns it on; the first three ways to name credentials exclude each other.";
+const PATH: &str = "a path from the root";
+const ADDRESS: &str = "an address";
+/// An App takes all three.
+const APP: [&str; 3] = ["app_id", "installation_id", "private_key_file"];
 
-const NAMES: [&str; 14] = [
-    CREDENTIALS.0,
-    TOKEN_FILE.0,
-    APP_ID.0,
-    INSTALLATION.0,
-    KEY.0,
-    URL.0,
-    API_URL.0,
-    CA_FILE.0,
-    PROXY.0,
-    TIMEOUT.0,
-    CANCEL.0,
-    FORCE.0,
-    WAIT.0,
-    CHECK_RUN.0,
+/// The ways to name credentials are read together, by [`source`].
+pub(super) const SETTINGS: &[Setting<GitHubSettings>] = &[
+    Setting {
+        name: "credentials",
+        kind: Kind::Other(Other {
+            takes: || PATH.to_owned(),
+            read: |_, _, _, _| {},
+            write: |github| match &github.connection.source {
+                Source::Folder(path) => Some(file(path)),
+                _ => None,
+            },
+            unsaid: "one way has to be said",
+            example: r#""/etc/memguard/github""#,
+        }),
+        why: "A folder with credentials, as a Secret for ARC is mounted: github_token, or github_app_id, \
+              github_app_installation_id and github_app_private_key. Read again when they change.",
+    },
+    Setting {
+        name: "token_file",
+        kind: Kind::Other(Other {
+            takes: || PATH.to_owned(),
+            read: |_, _, _, _| {},
+            write: |github| match &github.connection.source {
+                Source::Token(path) => Some(file(path)),
+                _ => None,
+            },
+            unsaid: "none",
+            example: r#""/etc/memguard/token""#,
+        }),
+        why: "Or a file with a token.",
+    },
+    Setting {
+        name: "app_id",
+        kind: Kind::Other(Other {
+            takes: || "a number or a text".to_owned(),
+            read: |_, _, _, _| {},
+            write: |github| match &github.connection.source {
+                Source::App { id, .. } => Some(id.as_str().into()),
+                _ => None,
+            },
+            unsaid: "none",
+            example: r#""Iv23liABCDEF""#,
+        }),
+        why: "Or a GitHub App: its number or client id,",
+    },
+    Setting {
+        name: "installation_id",
+        kind: Kind::Other(Other {
+            takes: || "a number".to_owned(),
+            read: |_, _, _, _| {},
+            write: |github| match &github.connection.source {
+                Source::App { installation, .. } => i64::try_from(*installation).ok().map(Value::Integer),
+                _ => None,
+            },
+            unsaid: "none",
+            example: "12345678",
+        }),
+        why: "the number of its installation,",
+    },
+    Setting {
+        name: "private_key_file",
+        kind: Kind::Other(Other {
+            takes: || PATH.to_owned(),
+            read: |_, _, _, _| {},
+            write: |github| match &github.connection.source {
+                Source::App { key, .. } => Some(file(key)),
+                _ => None,
+            },
+            unsaid: "none",
+            example: r#""/etc/memguard/app.pem""#,
+        }),
+        why: "and a file with its private key (PEM).",
+    },
+    Setting {
+        name: "url",
+        kind: Kind::Other(Other {
+            takes: || ADDRESS.to_owned(),
+            read: |github, name, value, problems| {
+                if let Some(url) = address(name, value, problems, |text| web_address(text).map(drop)) {
+                    github.connection.url = url;
+                }
+            },
+            write: |github| Some(github.connection.url.as_str().into()),
+            unsaid: "",
+            example: "",
+        }),
+        why: "The GitHub that the runners belong to, as in a browser: github.com, a host at ghe.com, or an Enterprise Server.",
+    },
+    Setting {
+        name: "api_url",
+        kind: Kind::Other(Other {
+            takes: || ADDRESS.to_owned(),
+            read: |github, name, value, problems| {
+                github.connection.api_url = address(name, value, problems, |text| api_address(text).map(drop));
+            },
+            write: |github| github.connection.api_url.as_deref().map(Value::from),
+            unsaid: "what follows from `url`",
+            example: r#""https://github.example/api/v3""#,
+        }),
+        why: "Its REST API, where it is not what follows from url.",
+    },
+    Setting {
+        name: "ca_file",
+        kind: Kind::Other(Other {
+            takes: || PATH.to_owned(),
+            read: |github, name, value, problems| github.connection.ca_file = path(name, value, problems),
+            write: |github| github.connection.ca_file.as_deref().map(file),
+            unsaid: "none",
+            example: r#""/etc/memguard/ca.pem""#,
+        }),
+        why: "Certificates (PEM) to trust besides those of the system.",
+    },
+    Setting {
+        name: "proxy",
+        kind: Kind::Other(Other {
+            takes: || ADDRESS.to_owned(),
+            read: |github, name, value, problems| {
+                github.connection.proxy = address(name, value, problems, |text| proxy_address(text).map(drop));
+            },
+            write: |github| github.connection.proxy.as_deref().map(Value::from),
+            unsaid: "`HTTPS_PROXY`",
+            example: r#""http://proxy.example:3128""#,
+        }),
+        why: "A proxy, as http://proxy.example:3128. Without it HTTPS_PROXY counts; NO_PROXY does in any case. One that wants a \
+              password belongs into HTTPS_PROXY.",
+    },
+    Setting {
+        name: "timeout_s",
+        kind: Kind::Seconds { range: (1, 300), place: |github| &mut github.connection.timeout },
+        why: "For one request with its whole answer.",
+    },
+    Setting {
+        name: "cancel",
+        kind: Kind::Switch { place: |github| &mut github.cancel },
+        why: "Cancel the run of a job whose container was ended.",
+    },
+    Setting {
+        name: "force_cancel",
+        kind: Kind::Switch { place: |github| &mut github.force_cancel },
+        why: "If the run goes on for all that, force it: conditions as always() are passed over then.",
+    },
+    Setting {
+        name: "force_cancel_after_s",
+        kind: Kind::Seconds { range: (10, 3600), place: |github| &mut github.force_cancel_after },
+        why: "So long after the cancellation.",
+    },
+    Setting {
+        name: "check_run",
+        kind: Kind::Switch { place: |github| &mut github.check_run },
+        why: "Tell the developer on the commit what happened: by a check run, or with a token by a commit status.",
+    },
 ];
+
+fn file(path: &Path) -> Value {
+    Value::String(path.to_string_lossy().into_owned())
+}
+
+/// With no credentials, for what is shown where nothing is said.
+pub(super) fn unsaid() -> GitHubSettings {
+    GitHubSettings::new(Source::Folder(PathBuf::from("/etc/memguard/github")))
+}
 
 /// `None` if there are no credentials, which is a mistake once there is a table.
 pub(super) fn read(table: &Table, problems: &mut Problems) -> Option<GitHubSettings> {
     let source = source(table, problems);
     let mut settings = GitHubSettings::new(source.clone().unwrap_or(Source::Folder(PathBuf::new())));
-    let GitHubSettings { connection, cancel, force_cancel, force_cancel_after, check_run } = &mut settings;
-    for (key, value) in table {
-        let name = format!("github.{key}");
-        match key.as_str() {
-            "url" => {
-                if let Some(url) = address(&name, value, problems, |text| web_address(text).map(drop)) {
-                    connection.url = url;
-                }
-            }
-            "api_url" => connection.api_url = address(&name, value, problems, |text| api_address(text).map(drop)),
-            "proxy" => connection.proxy = address(&name, value, problems, |text| proxy_address(text).map(drop)),
-            "ca_file" => connection.ca_file = path(&name, value, problems),
-            "timeout_s" => seconds(&name, value, TIMEOUT, problems, &mut connection.timeout),
-            "force_cancel_after_s" => seconds(&name, value, WAIT, problems, force_cancel_after),
-            "cancel" => flag(&name, value, problems, cancel),
-            "force_cancel" => flag(&name, value, problems, force_cancel),
-            "check_run" => flag(&name, value, problems, check_run),
-            "credentials" | "token_file" | "app_id" | "installation_id" | "private_key_file" => {}
-            _ => problems.unknown(&name, &NAMES),
-        }
-    }
+    setting::read("github", SETTINGS, table, &mut settings, problems);
     source.map(|_| settings)
 }
 
 fn source(table: &Table, problems: &mut Problems) -> Option<Source> {
     let named = |key: &str| table.get(key).map(|value| (format!("github.{key}"), value));
-    let app = [APP_ID.0, INSTALLATION.0, KEY.0];
-    let of_app = app.iter().filter(|key| table.contains_key(**key)).count();
-    let ways = usize::from(table.contains_key(CREDENTIALS.0)) + usize::from(table.contains_key(TOKEN_FILE.0));
+    let of_app = APP.iter().filter(|key| table.contains_key(**key)).count();
+    let ways = usize::from(table.contains_key("credentials")) + usize::from(table.contains_key("token_file"));
     if ways + usize::from(of_app > 0) != 1 {
         problems.0.push(format!(
             "github: write credentials, or token_file, or {} together{}",
-            app.join(", "),
+            APP.join(", "),
             if ways + of_app == 0 {
                 "; to ask nothing of GitHub, leave [github] out"
             } else {
@@ -128,21 +231,21 @@ fn source(table: &Table, problems: &mut Problems) -> Option<Source> {
             }
         ));
     }
-    let folder = named(CREDENTIALS.0).and_then(|(name, value)| path(&name, value, problems)).map(Source::Folder);
-    let token = named(TOKEN_FILE.0).and_then(|(name, value)| path(&name, value, problems)).map(Source::Token);
-    if of_app > 0 && of_app < app.len() && ways == 0 {
-        let missing: Vec<_> = app.into_iter().filter(|key| !table.contains_key(*key)).collect();
+    let folder = named("credentials").and_then(|(name, value)| path(&name, value, problems)).map(Source::Folder);
+    let token = named("token_file").and_then(|(name, value)| path(&name, value, problems)).map(Source::Token);
+    if of_app > 0 && of_app < APP.len() && ways == 0 {
+        let missing: Vec<_> = APP.into_iter().filter(|key| !table.contains_key(*key)).collect();
         problems.0.push(format!("github: for an App, {} is missing", missing.join(" and ")));
     }
-    let id = named(APP_ID.0).and_then(|(name, value)| app_id(&name, value, problems));
-    let installation = named(INSTALLATION.0).and_then(|(name, value)| {
+    let id = named(APP[0]).and_then(|(name, value)| app_id(&name, value, problems));
+    let installation = named(APP[1]).and_then(|(name, value)| {
         let number = value.as_integer().and_then(|number| u64::try_from(number).ok()).filter(|number| *number > 0);
         if number.is_none() {
-            add(&name, value, "write the installation's number", problems);
+            problems.add(&name, value, "write the installation's number");
         }
         number
     });
-    let key = named(KEY.0).and_then(|(name, value)| path(&name, value, problems));
+    let key = named(APP[2]).and_then(|(name, value)| path(&name, value, problems));
     let app = (|| Some(Source::App { id: id?, installation: installation?, key: key? }))();
     folder.or(token).or(app)
 }
@@ -158,25 +261,15 @@ fn app_id(name: &str, value: &Value, problems: &mut Problems) -> Option<String> 
         _ => None,
     };
     if id.is_none() {
-        add(name, value, "write the App's number or its client id", problems);
+        problems.add(name, value, "write the App's number or its client id");
     }
     id
-}
-
-/// A mistake, without the value if that is a secret in the wrong place.
-fn add(name: &str, value: &Value, remedy: &str, problems: &mut Problems) {
-    if value.as_str().is_some_and(looks_secret) {
-        let what = "this looks like a secret itself, so it is not repeated here; write it into a file of its own";
-        problems.0.push(format!("{name}: {what}; {remedy}"));
-    } else {
-        problems.add(name, value, remedy);
-    }
 }
 
 fn path(name: &str, value: &Value, problems: &mut Problems) -> Option<PathBuf> {
     let path = value.as_str().filter(|text| text.starts_with('/') && !looks_secret(text)).map(PathBuf::from);
     if path.is_none() {
-        add(name, value, r#"write a path from the root, as "/etc/memguard/github""#, problems);
+        problems.add(name, value, r#"write a path from the root, as "/etc/memguard/github""#);
     }
     path
 }
@@ -190,75 +283,25 @@ fn address(
     match value.as_str().map(|text| (text, check(text))) {
         Some((text, Ok(()))) => Some(text.to_owned()),
         Some((_, Err(remedy))) => {
-            add(name, value, remedy, problems);
+            problems.add(name, value, remedy);
             None
         }
         None => {
-            add(name, value, "write an address as a text", problems);
+            problems.add(name, value, "write an address as a text");
             None
         }
-    }
-}
-
-fn flag(name: &str, value: &Value, problems: &mut Problems, into: &mut bool) {
-    match value.as_bool() {
-        Some(flag) => *into = flag,
-        None => add(name, value, "write true or false", problems),
-    }
-}
-
-fn seconds(name: &str, value: &Value, setting: (&str, u32, u32, &str), problems: &mut Problems, into: &mut Duration) {
-    let (_, least, most, _) = setting;
-    match value.as_integer().and_then(|count| u32::try_from(count).ok()).filter(|n| (least..=most).contains(n)) {
-        Some(count) => *into = Duration::from_secs(count.into()),
-        None => add(name, value, &format!("write a whole number of seconds from {least} to {most}"), problems),
     }
 }
 
 /// The settings as a part of a configuration file; with none, what could be said.
 pub(super) fn written(settings: Option<&GitHubSettings>) -> String {
-    let example = GitHubSettings::new(Source::Folder(PathBuf::from("/etc/memguard/github")));
-    let GitHubSettings { connection, cancel, force_cancel, force_cancel_after, check_run } =
-        settings.unwrap_or(&example);
-    let mut lines = Vec::new();
-    if settings.is_none() {
-        lines.extend(comment(OFF));
-    }
-    // What is not said stands there as well, as a comment.
-    let off = if settings.is_some() { "" } else { "# " };
-    lines.push(format!("{off}[github]"));
-    let text = |text: &str| Value::String(text.to_owned()).to_string();
-    let file = |path: &PathBuf| text(&path.to_string_lossy());
-    let mut say = |name: &str, value: Option<String>, example: &str, why: &str| {
-        lines.extend(comment(why));
-        lines.push(match value {
-            Some(value) => format!("{off}{name} = {value}"),
-            None => format!("# {name} = {example}"),
-        });
+    let Some(settings) = settings else {
+        let lines = setting::written(SETTINGS, &unsaid());
+        let off = lines.iter().map(|line| if line.starts_with('#') { line.clone() } else { format!("# {line}") });
+        let head = comment(OFF).into_iter().chain(["# [github]".to_owned()]);
+        return head.chain(off).map(|line| line + "\n").collect();
     };
-    let (mut folder, mut token, mut app) = (None, None, (None, None, None));
-    match &connection.source {
-        Source::Folder(path) => folder = Some(file(path)),
-        Source::Token(path) => token = Some(file(path)),
-        Source::App { id, installation, key } => {
-            app = (Some(text(id)), Some(installation.to_string()), Some(file(key)));
-        }
-    }
-    say(CREDENTIALS.0, folder, r#""/etc/memguard/github""#, CREDENTIALS.1);
-    say(TOKEN_FILE.0, token, r#""/etc/memguard/token""#, TOKEN_FILE.1);
-    say(APP_ID.0, app.0, r#""Iv23liABCDEF""#, APP_ID.1);
-    say(INSTALLATION.0, app.1, "12345678", INSTALLATION.1);
-    say(KEY.0, app.2, r#""/etc/memguard/app.pem""#, KEY.1);
-    say(URL.0, Some(text(&connection.url)), "", URL.1);
-    say(API_URL.0, connection.api_url.as_deref().map(text), r#""https://github.example/api/v3""#, API_URL.1);
-    say(CA_FILE.0, connection.ca_file.as_ref().map(file), r#""/etc/memguard/ca.pem""#, CA_FILE.1);
-    say(PROXY.0, connection.proxy.as_deref().map(text), r#""http://proxy.example:3128""#, PROXY.1);
-    say(TIMEOUT.0, Some(connection.timeout.as_secs().to_string()), "", TIMEOUT.3);
-    say(CANCEL.0, Some(cancel.to_string()), "", CANCEL.1);
-    say(FORCE.0, Some(force_cancel.to_string()), "", FORCE.1);
-    say(WAIT.0, Some(force_cancel_after.as_secs().to_string()), "", WAIT.3);
-    say(CHECK_RUN.0, Some(check_run.to_string()), "", CHECK_RUN.1);
-    lines.join("\n") + "\n"
+    format!("[github]\n{}\n", setting::written(SETTINGS, settings).join("\n"))
 }
 
 #[cfg(test)]

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use toml::{Table, Value};
+use toml::Table;
 
-use super::{Problems, comment};
+use super::{
+    Problems,
+    setting::{self, Kind, Setting},
+};
 
 /// What the file says about Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,55 +26,35 @@ impl Default for KubernetesSettings {
     }
 }
 
-const EVENTS: (&str, &str) = (
-    "events",
-    "Tell on the pod and on its runner's object, by an Event, why the container ended; in mode observe, that it would have.",
-);
-const DELETE_RUNNER: (&str, &str) = (
-    "delete_runner",
-    "Delete the runner's object (EphemeralRunner, Runner) after a kill, so that a new runner comes at once. ARC from 0.13 on \
-     does that itself for a runner with a job, and is given half a minute for it.",
-);
-const TIMEOUT: (&str, u32, u32, &str) =
-    ("timeout_s", 1, 120, "For a connection to the API server, and for the beginning of each answer.");
+pub(super) const SETTINGS: &[Setting<KubernetesSettings>] = &[
+    Setting {
+        name: "events",
+        kind: Kind::Switch { place: |settings| &mut settings.events },
+        why: "Tell on the pod and on its runner's object, by an Event, why the container ended; in mode observe, that it \
+              would have.",
+    },
+    Setting {
+        name: "delete_runner",
+        kind: Kind::Switch { place: |settings| &mut settings.delete_runner },
+        why: "Delete the runner's object (EphemeralRunner, Runner) after a kill, so that a new runner comes at once. ARC \
+              from 0.13 on does that itself for a runner with a job, and is given half a minute for it.",
+    },
+    Setting {
+        name: "timeout_s",
+        kind: Kind::Seconds { range: (1, 120), place: |settings| &mut settings.timeout },
+        why: "For a connection to the API server, and for the beginning of each answer.",
+    },
+];
 
 pub(super) fn read(table: &Table, problems: &mut Problems) -> KubernetesSettings {
     let mut settings = KubernetesSettings::default();
-    for (key, value) in table {
-        let name = format!("kubernetes.{key}");
-        match key.as_str() {
-            "events" => switch(&name, value, problems, &mut settings.events),
-            "delete_runner" => switch(&name, value, problems, &mut settings.delete_runner),
-            "timeout_s" => {
-                let mut seconds = 0;
-                super::policy::whole(&name, value, TIMEOUT, problems, &mut seconds);
-                settings.timeout = Duration::from_secs(seconds.into());
-            }
-            _ => problems.unknown(&name, &[EVENTS.0, DELETE_RUNNER.0, TIMEOUT.0]),
-        }
-    }
+    setting::read("kubernetes", SETTINGS, table, &mut settings, problems);
     settings
-}
-
-pub(super) fn switch(name: &str, value: &Value, problems: &mut Problems, into: &mut bool) {
-    match value.as_bool() {
-        Some(on) => *into = on,
-        None => problems.add(name, value, "write true or false"),
-    }
 }
 
 /// The settings as a part of a configuration file.
 pub(super) fn written(settings: &KubernetesSettings) -> String {
-    let mut lines = vec!["[kubernetes]".to_owned()];
-    for (name, value, why) in [
-        (EVENTS.0, settings.events.to_string(), EVENTS.1),
-        (DELETE_RUNNER.0, settings.delete_runner.to_string(), DELETE_RUNNER.1),
-        (TIMEOUT.0, settings.timeout.as_secs().to_string(), TIMEOUT.3),
-    ] {
-        lines.extend(comment(why));
-        lines.push(format!("{name} = {value}"));
-    }
-    lines.join("\n") + "\n"
+    format!("[kubernetes]\n{}\n", setting::written(SETTINGS, settings).join("\n"))
 }
 
 #[cfg(test)]

@@ -20,23 +20,23 @@
 //! credentials = "/etc/memguard/github"
 //! ```
 
+mod engine;
 mod github;
 mod kubernetes;
 mod policy;
+mod reference;
+mod setting;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-pub use self::{github::GitHubSettings, kubernetes::KubernetesSettings};
-use crate::{
-    engine::{KNOBS, Ramp, Settings},
-    remote::without_tokens,
-    respond::Policy,
+pub use self::{
+    github::GitHubSettings,
+    kubernetes::KubernetesSettings,
+    reference::{Key, Section, markdown, reference},
 };
+use crate::{engine::Settings, github::looks_secret, remote::without_tokens, respond::Policy};
 
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,39 +70,6 @@ pub fn read(path: &Path) -> Result<Configuration, ConfigError> {
     configuration(&table).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
 }
 
-/// A time of the engine as an operator sees it.
-struct Time {
-    name: &'static str,
-    range: (u32, u32),
-    why: &'static str,
-    get: fn(&Settings) -> Duration,
-    set: fn(&mut Settings, Duration),
-}
-
-const TIMES: &[Time] = &[
-    Time {
-        name: "window_s",
-        range: (2, 60),
-        why: "Length of the sliding window over which signals are computed. Shorter ones flap on bursts.",
-        get: |settings| settings.window,
-        set: |settings, time| settings.window = time,
-    },
-    Time {
-        name: "hold_s",
-        range: (1, 3600),
-        why: "Evidence that makes a livelock: for how long the rule has to hold beyond doubt.",
-        get: |settings| settings.hold,
-        set: |settings, time| settings.hold = time,
-    },
-    Time {
-        name: "post_action_delay_s",
-        range: (0, 3600),
-        why: "After an action on a cgroup nothing is decided about it for this long.",
-        get: |settings| settings.post_action_delay,
-        set: |settings, time| settings.post_action_delay = time,
-    },
-];
-
 /// Collects what is wrong.
 #[derive(Default)]
 struct Problems(Vec<String>);
@@ -110,7 +77,12 @@ struct Problems(Vec<String>);
 impl Problems {
     fn add(&mut self, name: &str, value: &Value, remedy: &str) {
         // Somebody may have written a token there.
-        self.0.push(format!("{name} = {}: {remedy}", without_tokens(&value.to_string())));
+        self.0.push(if value.as_str().is_some_and(looks_secret) {
+            let what = "this looks like a secret itself, so it is not repeated here; write it into a file of its own";
+            format!("{name}: {what}; {remedy}")
+        } else {
+            format!("{name} = {}: {remedy}", without_tokens(&value.to_string()))
+        });
     }
 
     fn unknown(&mut self, name: &str, known: &[&str]) {
@@ -124,7 +96,7 @@ pub(crate) fn configuration(table: &Table) -> Result<Configuration, Vec<String>>
     for (key, value) in table {
         match (key.as_str(), value) {
             ("engine", Value::Table(engine)) => {
-                result.engine = self::engine(engine, &mut problems);
+                result.engine = engine::read(engine, &mut problems);
                 problems.0.extend(result.engine.contradiction().map(|what| format!("engine: {what}")));
             }
             ("policy", Value::Table(policy)) => result.policy = policy::read(policy, &mut problems),
@@ -139,126 +111,20 @@ pub(crate) fn configuration(table: &Table) -> Result<Configuration, Vec<String>>
     if problems.0.is_empty() { Ok(result) } else { Err(problems.0) }
 }
 
-fn engine(table: &Table, problems: &mut Problems) -> Settings {
-    let mut settings = Settings::default();
-    // First the profile, whatever the order in the file: what else is said overrides it.
-    if let Some(value) = table.get("profile") {
-        match value.as_str().map(|name| clap::ValueEnum::from_str(name, false)) {
-            Some(Ok(profile)) => settings = Settings::profile(profile),
-            _ => problems.add("engine.profile", value, r#"write "fast", "default" or "careful""#),
-        }
-    }
-    for (key, value) in table {
-        let name = format!("engine.{key}");
-        if let Some(time) = TIMES.iter().find(|time| time.name == key) {
-            let seconds = value.as_integer().and_then(|seconds| u32::try_from(seconds).ok());
-            match seconds.filter(|seconds| (time.range.0..=time.range.1).contains(seconds)) {
-                Some(seconds) => (time.set)(&mut settings, Duration::from_secs(u64::from(seconds))),
-                None => problems.add(
-                    &name,
-                    value,
-                    &format!("write a whole number of seconds from {} to {}", time.range.0, time.range.1),
-                ),
-            }
-        } else if key == "grace_ticks" {
-            match value
-                .as_integer()
-                .and_then(|ticks| u32::try_from(ticks).ok())
-                .filter(|ticks| (1..=60).contains(ticks))
-            {
-                Some(ticks) => settings.grace_ticks = ticks,
-                None => problems.add(&name, value, "write a whole number from 1 to 60"),
-            }
-        } else if key == "thresholds" {
-            match value.as_table() {
-                Some(table) => thresholds(table, &mut settings, problems),
-                None => problems.add(&name, value, "write it as a table, [engine.thresholds]"),
-            }
-        } else if key != "profile" {
-            let known: Vec<_> = ["profile", "grace_ticks", "thresholds"]
-                .into_iter()
-                .chain(TIMES.iter().map(|time| time.name))
-                .collect();
-            problems.unknown(&name, &known);
-        }
-    }
-    settings
-}
-
-fn thresholds(table: &Table, settings: &mut Settings, problems: &mut Problems) {
-    for (key, value) in table {
-        let name = format!("engine.thresholds.{key}");
-        let Some(knob) = KNOBS.iter().find(|knob| knob.name == key) else {
-            let known: Vec<_> = KNOBS.iter().map(|knob| knob.name).collect();
-            problems.unknown(&name, &known);
-            continue;
-        };
-        let (least, most) = knob.range;
-        let within = |number: f64| (least..=most).contains(&number);
-        match ramp(value) {
-            Some(ramp) if !knob.graded && ramp.from.to_bits() != ramp.sure.to_bits() => {
-                problems.add(&name, value, "it is met or not: write one number");
-            }
-            Some(ramp) if within(ramp.from) && within(ramp.sure) && ramp.from <= ramp.sure => {
-                knob.set(&mut settings.thresholds, ramp);
-            }
-            Some(ramp) if ramp.from > ramp.sure => problems.add(&name, value, "`from` may not be above `sure`"),
-            _ => problems.add(
-                &name,
-                value,
-                &format!(
-                    "write {{ from = A, sure = B }}, or one number for both, from {least} to {most} ({})",
-                    knob.unit
-                ),
-            ),
-        }
-    }
-}
-
 fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64)).filter(|number| number.is_finite())
-}
-
-/// `{ from = A, sure = B }` with nothing else in it, or a number.
-fn ramp(value: &Value) -> Option<Ramp> {
-    match value {
-        Value::Table(table) if table.len() == 2 => {
-            Some(Ramp { from: number(table.get("from")?)?, sure: number(table.get("sure")?)? })
-        }
-        other => number(other).map(|both| Ramp { from: both, sure: both }),
-    }
 }
 
 /// A configuration as a file, each setting with what it is for.
 #[must_use]
 pub fn written(configuration: &Configuration) -> String {
     [
-        written_engine(&configuration.engine),
+        engine::written(&configuration.engine),
         policy::written(&configuration.policy),
         kubernetes::written(&configuration.kubernetes),
         github::written(configuration.github.as_ref()),
     ]
     .join("\n")
-}
-
-fn written_engine(settings: &Settings) -> String {
-    let mut lines = vec!["[engine]".to_owned()];
-    for time in TIMES {
-        lines.extend(comment(time.why));
-        lines.push(format!("{} = {}", time.name, (time.get)(settings).as_secs()));
-    }
-    lines.extend(comment("So many ticks of a second in a row without evidence end a suspicion."));
-    lines.push(format!("grace_ticks = {}\n\n[engine.thresholds]", settings.grace_ticks));
-    for knob in KNOBS {
-        lines.extend(comment(&format!("{} ({})", knob.why, knob.unit)));
-        let Ramp { from, sure } = knob.get(&settings.thresholds);
-        lines.push(if knob.graded {
-            format!("{} = {{ from = {from}, sure = {sure} }}", knob.name)
-        } else {
-            format!("{} = {from}", knob.name)
-        });
-    }
-    lines.join("\n") + "\n"
 }
 
 fn comment(text: &str) -> Vec<String> {
@@ -284,8 +150,10 @@ fn wrapped(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::engine::Profile;
+    use crate::engine::{KNOBS, Profile, Ramp};
 
     fn parse(text: &str) -> Result<Settings, Vec<String>> {
         configuration(&text.parse::<Table>().unwrap()).map(|configuration| configuration.engine)

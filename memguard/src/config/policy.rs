@@ -1,141 +1,123 @@
 //! `[policy]`: what may be ended, and how much of it.
 
-mod rules;
+pub(super) mod rules;
 
-use std::time::Duration;
-
-use clap::ValueEnum as _;
 use glob::Pattern;
 use toml::{Table, Value};
 
-use super::{Problems, comment, number};
+use super::{
+    Problems, comment,
+    setting::{self, Kind, Other, Setting},
+};
 use crate::respond::{Method, Mode, Policy};
 
-/// Names of the settings, their ranges where they are numbers, and what they are for.
-const MODE: (&str, &str) = (
-    "mode",
-    "\"off\" does not even tell of livelocks, \"observe\" writes verdicts and does nothing, \"enforce\" ends livelocks. With \
-     Kubernetes, \"enforce\" here is for ARC's runner pods alone, and the rest is observed; rules can say something else.",
-);
-const ACTION: (&str, &str) = (
-    "action",
-    "\"kill\" ends the container by cgroup.kill; \"oom\" lowers its memory.max for a moment, so that the kernel's own OOM \
-     killer acts, which with memory.oom.group 0 ends the hungry process alone; \"oom-then-kill\" kills if nobody died of \
-     that.",
-);
-const ONLY: (&str, &str) = (
-    "only",
-    "Kill only cgroups whose path below the root matches one of these patterns (*, **, ?); with none, any that hangs.",
-);
-const PROTECT: (&str, &str) = (
-    "protect",
-    "Never kill these, whatever else is said. Added to the services that a node needs, which always are; slices, pods, \
-     the root and memguard itself are never killed anyway.",
-);
-const KILLS: (&str, u32, u32, &str) = (
-    "kills",
-    0,
-    10_000,
-    "As many kills at most, on this node, within kills_per_s. The next ones are told, and not done.",
-);
-const KILLS_PER_NAMESPACE: (&str, u32, u32, &str) = (
-    "kills_per_namespace",
-    0,
-    10_000,
-    "As many at most in one namespace, within the same time: so that one team's jobs can't use up what is there for all.",
-);
-const POD_DELAY_S: (&str, u32, u32, &str) = (
-    "pod_delay_s",
-    0,
-    3600,
-    "After an action on one container nothing else of its pod is acted on for this long: with that one gone the others may \
-     recover.",
-);
-const KILLS_PER_S: (&str, u32, u32, &str) = ("kills_per_s", 1, 86_400, "In any such span of time.");
-const SICK_LEAST: (&str, u32, u32, &str) =
-    ("sick_least", 2, 10_000, "Fewer cgroups than this that look hung at once are never taken for a sick machine.");
-const SICK_SHARE: (&str, &str) = (
-    "sick_share",
-    "If more than this share of the cgroups under reclaim look hung at once, it is the machine (a disk that went away), \
-     and no job's fault: then nothing is killed. 1 turns that off.",
-);
-
-/// Names of all that `[policy]` may have.
-const NAMES: &[&str] = &[
-    MODE.0,
-    ACTION.0,
-    ONLY.0,
-    PROTECT.0,
-    KILLS.0,
-    KILLS_PER_NAMESPACE.0,
-    KILLS_PER_S.0,
-    POD_DELAY_S.0,
-    SICK_LEAST.0,
-    SICK_SHARE.0,
-    rules::NAME,
+pub(super) const SETTINGS: &[Setting<Policy>] = &[
+    Setting {
+        name: "mode",
+        kind: Kind::Other(Other {
+            takes: setting::choices::<Mode>,
+            read: |policy, name, value, problems| {
+                policy.mode = setting::one_of(name, value, problems).unwrap_or_default();
+            },
+            write: |policy| Some(setting::name_of(&policy.mode)),
+            unsaid: "",
+            example: "",
+        }),
+        why: "\"off\" does not even tell of livelocks, \"observe\" writes verdicts and does nothing, \"enforce\" ends \
+              livelocks. With Kubernetes, \"enforce\" here is for ARC's runner pods alone, and the rest is observed; rules \
+              can say something else.",
+    },
+    Setting {
+        name: "action",
+        kind: Kind::Other(Other {
+            takes: setting::choices::<Method>,
+            read: |policy, name, value, problems| {
+                policy.method = setting::one_of(name, value, problems).unwrap_or_default();
+            },
+            write: |policy| Some(setting::name_of(&policy.method)),
+            unsaid: "",
+            example: "",
+        }),
+        why: "\"kill\" ends the container by cgroup.kill; \"oom\" lowers its memory.max for a moment, so that the kernel's \
+              own OOM killer acts, which with memory.oom.group 0 ends the hungry process alone; \"oom-then-kill\" kills if \
+              nobody died of that.",
+    },
+    Setting {
+        name: "only",
+        kind: Kind::Other(Other {
+            takes: || "a list of patterns on the path below the root".to_owned(),
+            read: |policy, name, value, problems| policy.only = patterns(name, value, problems),
+            write: |policy| Some(list(&policy.only)),
+            unsaid: "",
+            example: "",
+        }),
+        why: "Kill only cgroups whose path below the root matches one of these patterns (*, **, ?); with none, any that \
+              hangs.",
+    },
+    Setting {
+        name: "protect",
+        kind: Kind::Other(Other {
+            takes: || "a list of patterns on the path below the root".to_owned(),
+            read: |policy, name, value, problems| policy.protect.extend(patterns(name, value, problems)),
+            // Those that always are protected stand in front, and in no file.
+            write: |policy| Some(list(policy.protect.get(Policy::PROTECTED.len()..).unwrap_or_default())),
+            unsaid: "",
+            example: "",
+        }),
+        why: "Never kill these, whatever else is said. Added to the services that a node needs, which always are; slices, \
+              pods, the root and memguard itself are never killed anyway.",
+    },
+    Setting {
+        name: "kills",
+        kind: Kind::Whole { range: (0, 10_000), place: |policy| &mut policy.budget.kills },
+        why: "As many kills at most, on this node, within kills_per_s. The next ones are told, and not done.",
+    },
+    Setting {
+        name: "kills_per_namespace",
+        kind: Kind::Whole { range: (0, 10_000), place: |policy| &mut policy.budget.kills_per_namespace },
+        why: "As many at most in one namespace, within the same time: so that one team's jobs can't use up what is there \
+              for all.",
+    },
+    Setting {
+        name: "kills_per_s",
+        kind: Kind::Seconds { range: (1, 86_400), place: |policy| &mut policy.budget.per },
+        why: "In any such span of time.",
+    },
+    Setting {
+        name: "pod_delay_s",
+        kind: Kind::Seconds { range: (0, 3600), place: |policy| &mut policy.pod_delay },
+        why: "After an action on one container nothing else of its pod is acted on for this long: with that one gone the \
+              others may recover.",
+    },
+    Setting {
+        name: "sick_least",
+        kind: Kind::Whole { range: (2, 10_000), place: |policy| &mut policy.sick.least },
+        why: "Fewer cgroups than this that look hung at once are never taken for a sick machine.",
+    },
+    Setting {
+        name: "sick_share",
+        kind: Kind::Number { range: (0.1, 1.0), place: |policy| &mut policy.sick.share },
+        why: "If more than this share of the cgroups under reclaim look hung at once, it is the machine (a disk that went \
+              away), and no job's fault: then nothing is killed. 1 turns that off.",
+    },
+    Setting {
+        name: "rules",
+        kind: Kind::Other(Other {
+            takes: || "tables, `[[policy.rules]]`: see below".to_owned(),
+            read: |policy, name, value, problems| policy.rules = rules::read(name, value, problems),
+            // They are written after all else, each as a table of its own.
+            write: |_| None,
+            unsaid: "",
+            example: "",
+        }),
+        why: rules::WHY,
+    },
 ];
 
 pub(super) fn read(table: &Table, problems: &mut Problems) -> Policy {
     let mut policy = Policy::default();
-    for (key, value) in table {
-        let name = format!("policy.{key}");
-        match key.as_str() {
-            "mode" => policy.mode = mode(&name, value, problems).unwrap_or_default(),
-            "action" => policy.method = action(&name, value, problems).unwrap_or_default(),
-            rules::NAME => policy.rules = rules::read(&name, value, problems),
-            "only" => policy.only = patterns(&name, value, problems),
-            "protect" => policy.protect.extend(patterns(&name, value, problems)),
-            "kills" => whole(&name, value, KILLS, problems, &mut policy.budget.kills),
-            "kills_per_namespace" => {
-                whole(&name, value, KILLS_PER_NAMESPACE, problems, &mut policy.budget.kills_per_namespace);
-            }
-            "kills_per_s" => policy.budget.per = seconds(&name, value, KILLS_PER_S, problems),
-            "pod_delay_s" => policy.pod_delay = seconds(&name, value, POD_DELAY_S, problems),
-            "sick_least" => whole(&name, value, SICK_LEAST, problems, &mut policy.sick.least),
-            "sick_share" => match number(value).filter(|share| (0.1..=1.0).contains(share)) {
-                Some(share) => policy.sick.share = share,
-                None => problems.add(&name, value, "write a number from 0.1 to 1"),
-            },
-            _ => problems.unknown(&name, NAMES),
-        }
-    }
+    setting::read("policy", SETTINGS, table, &mut policy, problems);
     policy
-}
-
-fn mode(name: &str, value: &Value, problems: &mut Problems) -> Option<Mode> {
-    one_of(name, value, r#"write "off", "observe" or "enforce""#, problems)
-}
-
-fn action(name: &str, value: &Value, problems: &mut Problems) -> Option<Method> {
-    one_of(name, value, r#"write "kill", "oom" or "oom-then-kill""#, problems)
-}
-
-fn one_of<T: clap::ValueEnum>(name: &str, value: &Value, remedy: &str, problems: &mut Problems) -> Option<T> {
-    let read = value.as_str().and_then(|text| T::from_str(text, false).ok());
-    if read.is_none() {
-        problems.add(name, value, remedy);
-    }
-    read
-}
-
-fn seconds(name: &str, value: &Value, setting: (&str, u32, u32, &str), problems: &mut Problems) -> Duration {
-    let mut seconds = 0;
-    whole(name, value, setting, problems, &mut seconds);
-    Duration::from_secs(seconds.into())
-}
-
-pub(super) fn whole(
-    name: &str,
-    value: &Value,
-    setting: (&str, u32, u32, &str),
-    problems: &mut Problems,
-    into: &mut u32,
-) {
-    let (_, least, most, _) = setting;
-    match value.as_integer().and_then(|count| u32::try_from(count).ok()).filter(|n| (least..=most).contains(n)) {
-        Some(count) => *into = count,
-        None => problems.add(name, value, &format!("write a whole number from {least} to {most}")),
-    }
 }
 
 fn patterns(name: &str, value: &Value, problems: &mut Problems) -> Vec<Pattern> {
@@ -160,36 +142,17 @@ fn patterns(name: &str, value: &Value, problems: &mut Problems) -> Vec<Pattern> 
 
 /// The settings as a part of a configuration file.
 pub(super) fn written(policy: &Policy) -> String {
-    let always = Policy::PROTECTED.len();
-    let added = policy.protect.get(always..).unwrap_or_default();
-    let mut lines = vec!["[policy]".to_owned()];
-    let mut say = |name: &str, value: String, why: &str| {
-        lines.extend(comment(why));
-        lines.push(format!("{name} = {value}"));
-    };
-    say(MODE.0, format!("\"{}\"", policy.mode), MODE.1);
-    say(ACTION.0, format!("\"{}\"", action_name(policy.method)), ACTION.1);
-    say(ONLY.0, list(&policy.only).to_string(), ONLY.1);
-    say(PROTECT.0, list(added).to_string(), PROTECT.1);
-    say(KILLS.0, policy.budget.kills.to_string(), KILLS.3);
-    say(KILLS_PER_NAMESPACE.0, policy.budget.kills_per_namespace.to_string(), KILLS_PER_NAMESPACE.3);
-    say(KILLS_PER_S.0, policy.budget.per.as_secs().to_string(), KILLS_PER_S.3);
-    say(POD_DELAY_S.0, policy.pod_delay.as_secs().to_string(), POD_DELAY_S.3);
-    say(SICK_LEAST.0, policy.sick.least.to_string(), SICK_LEAST.3);
-    say(SICK_SHARE.0, policy.sick.share.to_string(), SICK_SHARE.1);
-    lines.join("\n") + "\n\n" + &rules::written(&policy.rules)
+    format!("[policy]\n{}\n\n{}", setting::written(SETTINGS, policy).join("\n"), rules::written(&policy.rules))
 }
 
 fn list(patterns: &[Pattern]) -> Value {
     Value::Array(patterns.iter().map(|pattern| Value::String(pattern.as_str().to_owned())).collect())
 }
 
-fn action_name(method: Method) -> String {
-    method.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Policy, Vec<String>> {

@@ -127,7 +127,7 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
 /// that can't be had, by the number of faults and the mean lifetime of a cached page.
 fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
     // On a slow disk pages live long even in a hang; then it takes that nothing at all gets done.
-    let utterly = signals.lost.is_some_and(|lost| lost >= t.lost_utterly.from);
+    let utterly = signals.lost.map_or(0.0, |lost| t.lost_utterly.confidence(lost));
     let turnover = |ramp: Ramp| {
         let mut term = graded(
             "turnover",
@@ -135,9 +135,8 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
             ramp,
             format!("a cached page lives {:.1} s", 1.0 / signals.turnover_per_s.max(1e-3)),
         );
-        if utterly {
-            (term.met, term.confidence) = (true, 1.0);
-        }
+        term.confidence = term.confidence.max(utterly);
+        term.met = term.confidence > 0.0;
         term
     };
     if let Some(returns) = signals.text_returns_per_s {

@@ -181,7 +181,7 @@ impl Default for Thresholds {
             text_faults_per_s: Ramp::new(20.0, 100.0),
             text_turnover_per_s: Ramp::new(0.15, 0.5),
             lost: Ramp::new(0.85, 0.95),
-            lost_utterly: Ramp::plain(0.98),
+            lost_utterly: Ramp::new(0.95, 0.98),
             frantic_turnover_per_s: Ramp::plain(10.0),
             lost_frantic: Ramp::new(0.65, 0.80),
             least_busy: Ramp::plain(0.5),
@@ -263,9 +263,10 @@ knobs! {
         "(kernel time + waiting for memory or disk) / (user time + kernel time + waiting), the latter least_busy at least. \
          Hangs 0.91 to 1. Programs whose text is thrown out and comes back just as often, but \
          which go on at a third or more of their speed: 0.35 to 0.83.";
-    plain lost_utterly, "share of its time", 0.0..=1.0,
+    graded lost_utterly, "share of its time", 0.0..=1.0,
         "With so much lost, pages may live long and it is a hang all the same: on a disk that gives 30 reads a second a \
-         hung container replaced its page cache once in 30 s only, and lost 0.99.";
+         hung container replaced its page cache once in 30 s only, and lost 0.99. One of four that hung on one CPU was \
+         now above 0.98 and now at 0.97; with a hard edge there its verdict came seven seconds later.";
     plain frantic_turnover_per_s, "1/s", 0.0..=1000.0,
         "With the page cache replaced so often, next to nothing but text left in it and nearly all of that coming back, time \
          in user mode is not work either: three python processes at 6.6 % of theirs still spent 0.36 CPUs there, with pages \

@@ -2,12 +2,15 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable as _, ReadableTableMetadata as _, StorageBackend as _,
+    TableDefinition, backends::InMemoryBackend,
+};
 
 use super::incident::Incident;
 
@@ -19,6 +22,9 @@ const MOST: u64 = 2000;
 const CACHE: usize = 256 * 1024;
 /// Taken from the disk at once, so that it can fill up later without keeping an incident from being kept.
 const RESERVED: u64 = 4 * 1024 * 1024;
+/// A store that was not closed is read in a copy, in memory. [`MOST`] incidents are some 10 MiB; a file that is larger than
+/// this is none of ours.
+const LARGEST: u64 = 256 * 1024 * 1024;
 
 /// Why the store can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +35,8 @@ pub enum StoreError {
     InUse { file: PathBuf },
     #[error("can't use {}: {source}", file.display())]
     Open { file: PathBuf, source: Box<redb::Error> },
+    #[error("can't read {}: {what}", file.display())]
+    Unreadable { file: PathBuf, what: String },
     #[error("{0}")]
     Use(#[from] Box<redb::Error>),
     #[error("it was closed after an error")]
@@ -49,6 +57,7 @@ pub(super) struct Store {
 }
 
 impl Store {
+    #[cfg(test)]
     pub(super) fn open(opener: Opener) -> Result<Self, StoreError> {
         let mut store = Self::closed(opener);
         store.reopen()?;
@@ -69,23 +78,7 @@ impl Store {
     }
 
     pub(super) fn all(&self) -> Result<Vec<Incident>, StoreError> {
-        let database = self.database.as_ref().ok_or(StoreError::Closed)?;
-        let reading = database.begin_read().map_err(used)?;
-        let table = match reading.open_table(TABLE) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(used(error)),
-        };
-        let mut incidents = Vec::new();
-        for entry in table.iter().map_err(used)? {
-            let (id, value) = entry.map_err(used)?;
-            match serde_json::from_slice(value.value()) {
-                Ok(incident) => incidents.push(incident),
-                Err(error) => tracing::warn!(%error, id = id.value(), "an incident in the journal can't be read"),
-            }
-        }
-        incidents.sort_by(|a: &Incident, b| (a.decided_at, &a.id).cmp(&(b.decided_at, &b.id)));
-        Ok(incidents)
+        all(self.database.as_ref().ok_or(StoreError::Closed)?)
     }
 
     /// Keeps these, and forgets the oldest if there are too many. Once it returns they outlive a power loss.
@@ -165,22 +158,81 @@ fn open(path: &Path) -> Result<Database, StoreError> {
     }
     drop(file);
     Database::builder().set_cache_size(CACHE).create(path).map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { file: path.to_owned() },
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { file: path.to_owned() },
         other => failed(other.into()),
     })
 }
 
-/// What the store in `folder` holds, while no memguard uses it.
+/// All incidents of a database, in order of time.
+fn all(database: &impl ReadableDatabase) -> Result<Vec<Incident>, StoreError> {
+    let reading = database.begin_read().map_err(used)?;
+    let table = match reading.open_table(TABLE) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(used(error)),
+    };
+    let mut incidents = Vec::new();
+    for entry in table.iter().map_err(used)? {
+        let (id, value) = entry.map_err(used)?;
+        match serde_json::from_slice(value.value()) {
+            Ok(incident) => incidents.push(incident),
+            Err(error) => tracing::warn!(%error, id = id.value(), "an incident in the journal can't be read"),
+        }
+    }
+    incidents.sort_by(|a: &Incident, b| (a.decided_at, &a.id).cmp(&(b.decided_at, &b.id)));
+    Ok(incidents)
+}
+
+/// What the store in `folder` holds, while no memguard uses it. The folder and what is in it stay as they are.
+///
+/// Waits for the disk for as long as that takes.
 pub fn read_only(folder: &Path) -> Result<Vec<Incident>, StoreError> {
     let file = folder.join(NAME);
-    if !file.try_exists().map_err(|source| StoreError::Folder { folder: folder.to_owned(), source })? {
-        return Ok(Vec::new());
+    match fs::metadata(&file) {
+        // Nothing was ever kept; or the disk was full when memguard made the file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Ok(metadata) if metadata.is_file() && metadata.len() == 0 => return Ok(Vec::new()),
+        Err(source) => return Err(StoreError::Folder { folder: folder.to_owned(), source }),
+        Ok(_) => {}
     }
-    Store::open(Box::new(move || open(&file)))?.all()
+    match Database::builder().set_cache_size(CACHE).open_read_only(&file) {
+        Ok(database) => all(&database),
+        Err(DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse { file }),
+        // Whoever wrote to it was killed. It is made good when memguard next starts, and here in a copy.
+        Err(DatabaseError::RepairAborted) => all(&in_memory(&file)?),
+        Err(error) => Err(StoreError::Open { file, source: Box::new(error.into()) }),
+    }
+}
+
+/// The store as it would be made good, in memory.
+fn in_memory(path: &Path) -> Result<Database, StoreError> {
+    let unreadable = |what: String| StoreError::Unreadable { file: path.to_owned(), what };
+    let io = |error: io::Error| unreadable(error.to_string());
+    let file = File::open(path).map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    if bytes > LARGEST {
+        return Err(unreadable(format!("it has {} MiB, and a journal has {} at most", bytes >> 20, LARGEST >> 20)));
+    }
+    let mut content = Vec::new();
+    file.take(LARGEST).read_to_end(&mut content).map_err(io)?;
+    let copy = InMemoryBackend::new();
+    copy.set_len(content.len() as u64)
+        .and_then(|()| copy.write(0, &content))
+        .map_err(|error| unreadable(error.to_string()))?;
+    drop(content);
+    Database::builder()
+        .set_cache_size(CACHE)
+        .create_with_backend(copy)
+        .map_err(|error| StoreError::Open { file: path.to_owned(), source: Box::new(error.into()) })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+        time::SystemTime,
+    };
+
     use super::{
         super::incident::{Stage, example},
         *,
@@ -198,6 +250,63 @@ mod tests {
         let all = read_only(&folder).unwrap();
         assert_eq!(all.len(), 2);
         assert_eq!((all[0].decided_at, all[1].evidence.as_str()), (4, "new"));
+    }
+
+    /// Everything about a file that a reader could have changed.
+    fn state(file: &Path) -> (Vec<u8>, u64, SystemTime) {
+        let metadata = fs::metadata(file).unwrap();
+        (fs::read(file).unwrap(), metadata.blocks(), metadata.modified().unwrap())
+    }
+
+    #[test]
+    fn a_reader_changes_nothing_and_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("state");
+        assert_eq!(read_only(&folder).unwrap(), []);
+        assert!(!folder.exists());
+        fs::create_dir(&folder).unwrap();
+        assert_eq!(read_only(&folder).unwrap(), []);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        let mut store = Store::open(opener(folder.clone())).unwrap();
+        store.put(&[example("mg-5-1", 5)]).unwrap();
+        drop(store);
+        let file = folder.join(NAME);
+        let before = state(&file);
+        // As for somebody who may not write, and on a file system that is read-only.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+        assert_eq!(read_only(&folder).unwrap().len(), 1);
+        assert_eq!(state(&file), before);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn one_that_was_not_closed_is_read_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (open, killed) = (dir.path().join("open"), dir.path().join("killed"));
+        let mut store = Store::open(opener(open.clone())).unwrap();
+        store.put(&[example("mg-5-1", 5), example("mg-6-1", 6)]).unwrap();
+        fs::create_dir(&killed).unwrap();
+        // What a memguard that is killed leaves there.
+        fs::copy(open.join(NAME), killed.join(NAME)).unwrap();
+        let file = killed.join(NAME);
+        let error = Database::builder().open_read_only(&file).err().unwrap();
+        assert!(matches!(error, DatabaseError::RepairAborted), "or this test shows nothing: {error}");
+        let before = state(&file);
+        assert_eq!(read_only(&killed).unwrap().len(), 2);
+        assert_eq!(state(&file), before);
+    }
+
+    #[test]
+    fn what_is_no_store_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME), "").unwrap();
+        assert_eq!(read_only(dir.path()).unwrap(), [], "as a full disk leaves it");
+        for content in [b"x".to_vec(), vec![7; 100_000]] {
+            fs::write(dir.path().join(NAME), &content).unwrap();
+            let error = read_only(dir.path()).unwrap_err().to_string();
+            assert!(error.contains(NAME), "{error}");
+            assert_eq!(fs::read(dir.path().join(NAME)).unwrap(), content);
+        }
     }
 
     #[test]

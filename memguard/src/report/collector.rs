@@ -3,16 +3,20 @@
 use std::{
     collections::HashMap,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::AtomicBool,
         mpsc::{self, Receiver, SyncSender},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use super::look::{Look, Returns, Seen, Sources, look};
+use super::{
+    look::{HotFile, Look, Returns, Seen, Sources, look},
+    shown::{Paths, Shown},
+};
 use crate::engine::UnitId;
 
 /// A look reads no further after this time; a single read that takes longer is not waited for.
@@ -32,14 +36,24 @@ pub(super) struct Kept {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+pub(super) struct Shared {
     kept: HashMap<UnitId, Kept>,
+    /// What somebody looks at meanwhile.
+    pub(super) shown: Shown,
     /// The look that is being taken, as far as it has come.
     partial: Option<(UnitId, Instant, Look)>,
 }
 
 enum Order {
-    Look { unit: UnitId, folder: PathBuf },
+    Look {
+        unit: UnitId,
+        folder: PathBuf,
+    },
+    /// The same, and nothing is kept for a report.
+    Show {
+        unit: UnitId,
+        folder: PathBuf,
+    },
     Forget(UnitId),
 }
 
@@ -48,9 +62,10 @@ enum Order {
 pub(super) struct Collector {
     orders: SyncSender<Order>,
     shared: Arc<(Mutex<Shared>, Condvar)>,
+    paths: Arc<Paths>,
 }
 
-fn locked(shared: &(Mutex<Shared>, Condvar)) -> MutexGuard<'_, Shared> {
+pub(super) fn locked(shared: &(Mutex<Shared>, Condvar)) -> MutexGuard<'_, Shared> {
     shared.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -61,12 +76,25 @@ impl Collector {
         let its = Arc::clone(&shared);
         // Not waited for at the end: it has nothing to finish, and may be stuck.
         thread::Builder::new().name("report-tasks".to_owned()).spawn(move || collect(&sources, &inbox, &its))?;
-        Ok(Self { orders, shared })
+        Ok(Self { orders, shared, paths: Arc::default() })
     }
 
     /// Asks for a look; takes no time. One that finds no place, because the thread is stuck, is not taken.
     pub(super) fn look(&self, unit: UnitId, folder: PathBuf) {
         let _ = self.orders.try_send(Order::Look { unit, folder });
+    }
+
+    /// Somebody looks at the unit: has its files counted, every few seconds. Takes no time.
+    pub(super) fn show(&self, unit: UnitId, folder: &Path) {
+        let due = locked(&self.shared).shown.asked(unit, Instant::now());
+        if due {
+            let _ = self.orders.try_send(Order::Show { unit, folder: folder.to_owned() });
+        }
+    }
+
+    /// The unit's files for who looks at it.
+    pub(super) fn files(&self, unit: UnitId, ending: &Arc<AtomicBool>) -> Vec<HotFile> {
+        self.paths.files(&self.shared, unit, ending)
     }
 
     /// What was seen of this unit is not needed any more.
@@ -128,9 +156,15 @@ fn collect(sources: &Sources, inbox: &Receiver<Order>, shared: &(Mutex<Shared>, 
                 let seen = look(sources, &folder, began, began + BUDGET, &mut progress);
                 let mut shared_now = locked(shared);
                 shared_now.partial = None;
+                shared_now.shown.seen(unit, began, &seen);
                 shared_now.keep(unit, began, seen);
                 drop(shared_now);
                 shared.1.notify_all();
+            }
+            Order::Show { unit, folder } => {
+                let began = Instant::now();
+                let seen = look(sources, &folder, began, began + BUDGET, &mut |_| {});
+                locked(shared).shown.seen(unit, began, &seen);
             }
         }
     }

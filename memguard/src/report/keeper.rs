@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     collector::{Collector, Kept},
-    look::Sources,
+    look::{HotFile, Sources},
     record::{Machine, Record, TermRecord, VERSION, shown},
     resolve::resolve,
     store::Store,
@@ -88,6 +88,13 @@ impl Reporter {
             *last = Some(now);
             self.collector.look(unit, folder.to_owned());
         }
+    }
+
+    /// Somebody looks at the cgroup, in `memguard top`: has its files counted every few seconds, and tells what is known by now.
+    #[must_use]
+    pub fn files(&self, unit: UnitId, folder: &Path) -> Vec<HotFile> {
+        self.collector.show(unit, folder);
+        self.collector.files(unit, &self.ending)
     }
 
     /// The cgroup is not suspect any more, or gone.

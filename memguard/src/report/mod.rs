@@ -14,6 +14,7 @@ mod keeper;
 mod look;
 mod record;
 mod resolve;
+mod shown;
 mod store;
 mod story;
 mod text;
@@ -24,6 +25,7 @@ pub use self::{
     keeper::{Draft, Reporter},
     look::{HotFile, InCycle, Insight, Look, ReturnedFile, Sources, Task, Waiting},
     record::{FormatError, LARGEST, Machine, Record, TermRecord, VERSION, parse},
+    shown::MOST_SHOWN,
     store::{Entry, Store, StoreError},
     text::text,
     timeline::{Point, Timeline},

@@ -18,7 +18,7 @@ pub use self::{
     client::{Client, ClientError, socket},
     server::{Publisher, ServeError, serve},
     snapshot::{
-        CostStatus, EngineStatus, FORMAT, HotFile, IncidentStatus, LostSignal, MOST_INCIDENTS, MOST_UNITS,
+        CostStatus, EngineStatus, FORMAT, HotFile, IncidentStatus, LostSignal, MOST_FILES, MOST_INCIDENTS, MOST_UNITS,
         MemoryStatus, PodsStatus, Snapshot, TermStatus, Totals, UnitStatus, WorkloadStatus,
     },
     text::text,

@@ -6,6 +6,7 @@ use crate::{
     engine::{Engine, Limit, Memory, Signals, State, Term, UnitId},
     journal::Incident,
     remote::Workload,
+    report,
     respond::Mode,
     telemetry::{CgroupName, escaped},
 };
@@ -14,6 +15,8 @@ use crate::{
 pub const FORMAT: u32 = 1;
 /// Cgroups in a snapshot at the most: those with the most going on.
 pub const MOST_UNITS: usize = 256;
+/// Files of a cgroup.
+pub const MOST_FILES: usize = 8;
 /// The latest incidents.
 pub const MOST_INCIDENTS: usize = 20;
 
@@ -277,6 +280,19 @@ impl UnitStatus {
             Some(workload) => workload.to_string(),
             None => self.name.short(),
         }
+    }
+}
+
+impl HotFile {
+    /// `None` until there is a rate.
+    #[must_use]
+    pub fn of(file: &report::HotFile) -> Option<Self> {
+        let path = match &file.path {
+            Some(path) if file.by_inode => format!("{path} (by its inode number)"),
+            Some(path) => path.clone(),
+            None => format!("device {}, inode {}", file.device, file.inode),
+        };
+        Some(Self { path, faults_per_s: file.per_s? })
     }
 }
 

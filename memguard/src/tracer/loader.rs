@@ -23,6 +23,7 @@ use memguard_common::{
 
 use super::{
     cost::{ProgramCost, TracerCost},
+    debug_log::{DebugLog, Wanted},
     details::Details,
     ring::Ring,
     table::{Occupancy, Table},
@@ -94,6 +95,8 @@ pub struct Tracer {
     /// [`Losses::cgroups_left_out`] at the last sweep.
     left_out: u64,
     occupancy: Occupancy,
+    /// What the hooks say for debugging, if somebody asked for it.
+    debug_log: Option<DebugLog>,
     _stats: Option<OwnedFd>,
 }
 
@@ -192,7 +195,9 @@ impl Tracer {
         globals.insert(g::SLOT_MASK, Cow::Owned((slots - 1).to_ne_bytes().to_vec()));
         globals.insert(g::SNAPSHOT_INTERVAL_NS, Cow::Owned(limits.snapshot_interval_ns.to_ne_bytes().to_vec()));
         globals.insert(g::WAKE_INTERVAL_NS, Cow::Owned(limits.wake_interval_ns.to_ne_bytes().to_vec()));
+        let wanted = Wanted::now();
         let mut loader = loader_without_kernel_btf();
+        wanted.tell(&mut loader);
         for (name, value) in &globals {
             loader.override_global(name, &value[..], true);
         }
@@ -203,6 +208,7 @@ impl Tracer {
             .map_max_entries(RING, limits.ring_bytes)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(object)?;
+        let debug_log = wanted.open(&mut ebpf);
         let losses = Array::try_from(ebpf.take_map(LOSSES).ok_or(TracerError::Incomplete("map LOSSES"))?)?;
         let cgroups = Array::try_from(ebpf.take_map(CGROUPS).ok_or(TracerError::Incomplete("map CGROUPS"))?)?;
         let stats = stats.then(|| enable_stats(Stats::RunTime)).and_then(|result| match result {
@@ -219,6 +225,7 @@ impl Tracer {
             attached: Vec::new(),
             left_out: 0,
             occupancy: Occupancy::default(),
+            debug_log,
             _stats: stats,
         })
     }
@@ -295,6 +302,19 @@ impl Tracer {
             .filter_map(|(hook, _)| Some(ProgramCost::of(hook.program, &self.ebpf.program(hook.program)?.info().ok()?)))
             .collect();
         TracerCost::new(programs, self.losses(), ring.undecodable())
+    }
+
+    /// Whether the hooks say something for debugging, which has to be fetched now and then.
+    #[must_use]
+    pub const fn speaks(&self) -> bool {
+        self.debug_log.is_some()
+    }
+
+    /// Puts what they have said into the log.
+    pub fn listen(&mut self) {
+        if let Some(log) = &mut self.debug_log {
+            log.flush();
+        }
     }
 
     /// How full the table of cgroups is.

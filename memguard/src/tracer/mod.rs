@@ -1,6 +1,7 @@
 //! The tracer: applies a plan to the kernel and reads what the hooks hand over.
 
 mod cost;
+mod debug_log;
 mod details;
 mod loader;
 mod record;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     chain::{Round, Told},
+    containers::{Case, Facts, Plan},
     scenario::Scenario,
 };
 
@@ -63,6 +64,8 @@ pub enum Job {
         /// The private key of a GitHub App, as PEM.
         app_key: String,
     },
+    /// Play cases with real containers, one after the other.
+    Containers { plan: Box<Plan> },
     /// Run a command with memguard's binary as its first argument and pass its output on; for `doctor` and benchmarks.
     Command { argv: Vec<String> },
 }
@@ -110,6 +113,14 @@ pub enum Record {
     Round { round: Round },
     /// What the program says that plays GitHub and Kubernetes.
     Stubs { told: Told },
+    /// A case with real containers begins.
+    Case { case: Case },
+    /// What the container runtime, or a program in a container, says: of which container, when or asked what, and that.
+    Seen { of: String, what: String, told: serde_json::Value },
+    /// An event of the container runtime, as `ctr events` writes it.
+    Event { line: String },
+    /// memguard's process, and the cgroup of its container.
+    Facts(Box<Facts>),
     /// What is in the journal's store alone, once memguard has ended.
     Stored { list: String },
     /// What `memguard report latest --output json` says then, if there is one.

@@ -41,8 +41,13 @@ impl Accel {
         }
     }
 
-    pub(super) const fn qemu_arguments(self) -> &'static [&'static str] {
+    pub(super) const fn qemu_arguments(self, cpus: u32) -> &'static [&'static str] {
         match self {
+            // With a thread for each CPU, TCG now and then lets one of them run an instruction that another one has replaced
+            // already. The kernel patches its text whenever a program is attached or detached, and dies of a breakpoint that
+            // nobody owns any more (`Oops: int3` in psi_memstall_enter(), seen while memguard was killed). CPUs that take
+            // turns do not.
+            Self::Tcg(Arch::Amd64) if cpus > 1 => &["-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm"],
             // Fast string instructions zero a page in one go, and TCG takes each of those for a change of translated
             // code: a page that held code then takes so long to clear that the guest seems to hang by itself.
             Self::Tcg(Arch::Amd64) => &["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"],

@@ -4,7 +4,11 @@
 mod judge;
 mod table;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use memguard_lab::{
@@ -80,7 +84,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let kernel = kernels::ensure(kernels::line(&args.kernel)?)?;
     let path = paths::root().join("tests/chain/scenario.toml");
     let scenario = Scenario::read(&path).with_context(|| format!("can't use {}", path.display()))?;
-    let lines = guest(args, &kernel, &scenario, &rounds)?;
+    let Played { lines, broken } = play(args, &kernel, &scenario, &rounds)?;
     let judged: Vec<Judged> = split(&lines).into_iter().map(|(round, lines)| judge(&scenario, &round, lines)).collect();
     tell(&judged);
     if judged.len() != rounds.len() {
@@ -88,7 +92,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     if args.set == Some(Set::All) {
         let path = paths::root().join("docs/chain.md");
-        fs::write(&path, table::document(&kernel.release, &judged))
+        fs::write(&path, table::document(&kernel.release, &judged, &broken))
             .with_context(|| format!("can't write {}", path.display()))?;
         ui::say(format!("wrote {}", path.display()));
     }
@@ -100,53 +104,96 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Boots one guest that plays all rounds.
-fn guest(args: &Args, kernel: &Kernel, scenario: &Scenario, rounds: &[Round]) -> anyhow::Result<Vec<Line>> {
+/// Rounds that one guest plays. One that breaks off costs no more than these.
+const ROUNDS_IN_A_GUEST: usize = 8;
+
+/// What guests told of all rounds, and which of them broke off.
+#[derive(Debug, Default)]
+struct Played {
+    lines: Vec<Line>,
+    broken: Vec<String>,
+}
+
+/// Has guests play all rounds, one after the other. What one that breaks off has not played, another one plays, once: an
+/// emulator can stand still, and that says nothing of memguard. It is told.
+fn play(args: &Args, kernel: &Kernel, scenario: &Scenario, rounds: &[Round]) -> anyhow::Result<Played> {
     let guest = build::guest()?;
     let memguard = build::memguard_with_crash_points()?;
-    let stubs = build::stubs()?;
+    let stubs = [build::stubs()?];
     let image = image::ensure()?;
     let accel = accel::choose(args.accel, kernel, &guest)?;
     let key = paths::root().join("tests/fixtures/github/app-key.pem");
     let app_key = fs::read_to_string(&key).with_context(|| format!("can't read {}", key.display()))?;
-    let job = Job::Chain { scenario: Box::new(scenario.clone()), rounds: rounds.to_vec(), app_key };
-    let work = super::work_folder()?;
-    let initramfs = work.path().join("initramfs");
-    let contents = initramfs::Contents {
-        guest: &guest,
-        memguard: Some(&memguard),
-        programs: &[stubs],
-        modules: &kernel.modules,
-        job: &serde_json::to_string(&job)?,
-    };
-    initramfs::write(&initramfs, &contents)?;
-    let machine = Machine {
-        accel,
-        cpus: scenario.vm.cpus,
-        memory_mib: scenario.vm.memory_mib,
-        disk: Some((&image, &scenario.vm.disk)),
-        kernel: &kernel.image,
-        initramfs: &initramfs,
-        console: &work.path().join("console"),
-        silence: Duration::from_mins(4),
-        longest: Duration::from_mins(10).saturating_mul(u32::try_from(rounds.len()).unwrap_or(u32::MAX)),
-    };
-    let _step = ui::step(format!("{} rounds of the chain on {} under {accel}", rounds.len(), kernel.release));
-    // Kept as they come: a guest that breaks off has told until then.
     let kept = kept()?;
-    let mut text = String::new();
-    let outcome = vm::run(&machine, |line| {
-        if let Record::Round { round } = &line.record {
-            ui::say(format!("{:6.0} s  {round}", line.t));
+    let _step = ui::step(format!("{} rounds of the chain on {} under {accel}", rounds.len(), kernel.release));
+    let mut played = Played::default();
+    for rounds in rounds.chunks(ROUNDS_IN_A_GUEST) {
+        let mut left = rounds;
+        for last_try in [false, true] {
+            let job =
+                Job::Chain { scenario: Box::new(scenario.clone()), rounds: left.to_vec(), app_key: app_key.clone() };
+            let work = super::work_folder()?;
+            let initramfs = work.path().join("initramfs");
+            let contents = initramfs::Contents {
+                guest: &guest,
+                memguard: Some(&memguard),
+                programs: &stubs,
+                modules: &kernel.modules,
+                job: &serde_json::to_string(&job)?,
+            };
+            initramfs::write(&initramfs, &contents)?;
+            let machine = Machine {
+                accel,
+                cpus: scenario.vm.cpus,
+                memory_mib: scenario.vm.memory_mib,
+                disk: Some((&image, &scenario.vm.disk)),
+                kernel: &kernel.image,
+                initramfs: &initramfs,
+                console: &work.path().join("console"),
+                silence: Duration::from_mins(4),
+                longest: Duration::from_mins(10).saturating_mul(u32::try_from(left.len()).unwrap_or(u32::MAX)),
+            };
+            let mut told = Vec::new();
+            let outcome = vm::run(&machine, |line| {
+                if let Record::Round { round } = &line.record {
+                    ui::say(format!("{:6.0} s  {round}", line.t));
+                }
+                told.push(line.clone());
+            });
+            let Err(error) = outcome else {
+                played.lines.append(&mut told);
+                break;
+            };
+            ui::check_interrupt()?;
+            let begun = split(&told).last().map_or_else(|| "its boot".to_owned(), |(round, _)| round.to_string());
+            let why = format!("a guest broke off in {begun}: {error:#}");
+            // The round in which it broke off is not played.
+            let whole = split(&told).len().saturating_sub(1);
+            let end = told.iter().rposition(|line| matches!(line.record, Record::Round { .. })).unwrap_or(0);
+            keep(&kept.with_extension("broken.jsonl"), &told)?;
+            told.truncate(end);
+            played.lines.append(&mut told);
+            left = &left[whole.min(left.len())..];
+            keep(&kept, &played.lines)?;
+            if last_try {
+                bail!("{why}, and so did the one before it");
+            }
+            ui::say(format!("{why}\n    another one goes on from there"));
+            played.broken.push(why);
         }
-        if let Ok(line) = serde_json::to_string(line) {
-            text.push_str(&line);
-            text.push('\n');
-        }
-    });
-    fs::write(&kept, text).with_context(|| format!("can't write {}", kept.display()))?;
+    }
+    keep(&kept, &played.lines)?;
     ui::say(format!("records: {}", kept.display()));
-    outcome
+    Ok(played)
+}
+
+fn keep(path: &Path, lines: &[Line]) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&serde_json::to_string(line)?);
+        text.push('\n');
+    }
+    fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
 }
 
 /// Where the records of the last run are.

@@ -47,6 +47,9 @@ const MODULES: &[&str] =
 /// And what the port for records takes, where it is one of virtio's.
 const PORT_MODULES: &[&str] = &["virtio_console"];
 
+/// Modules that some guests take besides, and that a kernel may have built in too.
+const FURTHER: &[&str] = &["overlay"];
+
 /// A kernel in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
@@ -169,28 +172,59 @@ fn fetch(line: &Line, arch: Arch) -> anyhow::Result<Kernel> {
     fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
     let work = tempfile::tempdir_in(&folder)?;
     let unpacked = work.path().join("unpacked");
-    // Up to 6.x one package holds image and modules, from 7.x on it depends on one for each.
-    for kind in ["image", "binary", "modules"] {
-        let package = format!("linux-{kind}-{release}");
-        if kind == "image" || archive.has(&package) {
-            archive::unpack(&archive.download(&package, work.path())?, &unpacked)?;
-        }
-    }
+    unpack(&archive, release, work.path(), &unpacked)?;
     let built = work.path().join("built");
-    fs::create_dir_all(built.join("modules"))?;
+    take_modules(&unpacked, MODULES, &built.join("modules"))?;
+    if arch == Arch::Arm64 {
+        take_modules(&unpacked, PORT_MODULES, &built.join("modules"))?;
+    }
+    take_modules(&unpacked, FURTHER, &built.join("further"))?;
     let places = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")];
     let image = places.iter().map(|place| unpacked.join(place)).find(|path| path.is_file());
     let image = image.with_context(|| format!("the packages of {release} hold none of {}", places.join(", ")))?;
     fs::copy(&image, built.join("vmlinuz")).with_context(|| format!("can't copy {}", image.display()))?;
-    let port = if arch == Arch::Arm64 { PORT_MODULES } else { &[] };
-    for name in MODULES.iter().chain(port) {
-        if let Some(path) = find_module(&unpacked, name) {
-            fs::copy(&path, built.join("modules").join(path.file_name().unwrap_or_default()))?;
-        }
-    }
     let done = folder.join(format!("linux-image-{release}"));
     fs::rename(&built, &done).with_context(|| format!("can't move it to {}", done.display()))?;
     read(&done, release, arch)
+}
+
+/// Up to 6.x one package holds image and modules, from 7.x on it depends on one for each.
+fn unpack(archive: &Archive, release: &str, work: &Path, into: &Path) -> anyhow::Result<()> {
+    for kind in ["image", "binary", "modules"] {
+        let package = format!("linux-{kind}-{release}");
+        if kind == "image" || archive.has(&package) {
+            archive::unpack(&archive.download(&package, work)?, into)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts those of these modules that there are into a folder.
+fn take_modules(unpacked: &Path, names: &[&str], into: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(into).with_context(|| format!("can't make {}", into.display()))?;
+    for path in names.iter().filter_map(|name| find_module(unpacked, name)) {
+        fs::copy(&path, into.join(path.file_name().unwrap_or_default()))
+            .with_context(|| format!("can't copy {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Modules of a kernel in the cache that only some guests take; fetched if the cache was made without them.
+pub(crate) fn further(kernel: &Kernel) -> anyhow::Result<Vec<PathBuf>> {
+    let parent = kernel.image.parent().context("the kernel has no folder")?;
+    let folder = parent.join("further");
+    if !folder.is_dir() {
+        ui::say(format!("fetching {} of kernel {}", FURTHER.join(", "), kernel.release));
+        let archive = Archive::open("kernels", SUITES)?;
+        let work = tempfile::tempdir_in(parent)?;
+        let unpacked = work.path().join("unpacked");
+        unpack(&archive, &kernel.release, work.path(), &unpacked)?;
+        let taken = work.path().join("taken");
+        take_modules(&unpacked, FURTHER, &taken)?;
+        fs::rename(&taken, &folder).with_context(|| format!("can't move it to {}", folder.display()))?;
+    }
+    let entries = fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
+    Ok(entries.flatten().map(|entry| entry.path()).collect())
 }
 
 /// Leaves out what only looks like an image package.

@@ -37,6 +37,10 @@ impl Live {
             | Record::Recording { .. }
             | Record::Incidents { .. }
             | Record::Round { .. }
+            | Record::Case { .. }
+            | Record::Seen { .. }
+            | Record::Event { .. }
+            | Record::Facts(_)
             | Record::Stubs { .. }
             | Record::Stored { .. }
             | Record::Report { .. }

@@ -3,6 +3,7 @@
 pub(crate) mod accel;
 pub(crate) mod chain;
 mod command;
+pub(crate) mod containers;
 mod document;
 mod ends;
 pub(crate) mod foreign;
@@ -15,6 +16,7 @@ mod matrix;
 pub(crate) mod qemu;
 mod records;
 mod run;
+mod speaking;
 mod story;
 pub(crate) mod support;
 pub(crate) mod vm;
@@ -51,6 +53,8 @@ enum Command {
     Matrix(matrix::Args),
     /// Play the whole chain after a verdict, with memguard killed at its steps or what it depends on gone.
     Chain(chain::Args),
+    /// Have containerd and runc run memguard's image and a job that hangs, as on a node of Kubernetes: docs/containers.md.
+    Containers(containers::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,6 +113,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Ends(args) => ends::run(&args),
         Command::Matrix(args) => matrix::run(&args),
         Command::Chain(args) => chain::run(&args),
+        Command::Containers(args) => containers::run(&args),
     }
 }
 

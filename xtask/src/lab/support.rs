@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{accel, command::command, document, kernels};
+use super::{accel, command::command, document, kernels, speaking};
 use crate::{
     arch::Arch,
     build::{self, Profile},
@@ -156,13 +156,20 @@ fn ask(
 ) -> anyhow::Result<Support> {
     let kernel = kernels::ensure_for(how.arch, line)?;
     let accel = accel::choose(how.accel, &kernel, guest)?;
-    let _step = ui::step(format!("asking memguard doctor on {}", kernel.release));
-    let argv = ["/memguard", "doctor", "--json"].map(str::to_owned).to_vec();
+    let step = ui::step(format!("asking memguard doctor on {}", kernel.release));
+    let argv = ["/memguard", "doctor", "--output", "json"].map(str::to_owned).to_vec();
     let (said, _) = command(guest, memguard, &[], &kernel, accel, argv)?;
-    understood(line.name, &said).with_context(|| format!("the doctor's answer is not understood: {said}"))
+    let support =
+        understood(line.name, &said).with_context(|| format!("the doctor's answer is not understood: {said}"))?;
+    drop(step);
+    // The root disk of the others has no shell.
+    if how.arch == Arch::Amd64 {
+        speaking::check(guest, memguard, &kernel, accel, &support.level)?;
+    }
+    Ok(support)
 }
 
-/// The answer of `memguard doctor --json`, among whatever else the guest wrote.
+/// The answer of `memguard doctor --output json`, among whatever else the guest wrote.
 fn understood(line: &str, said: &str) -> anyhow::Result<Support> {
     let begin = said.find('{').context("it has no object")?;
     let mut values = serde_json::Deserializer::from_str(&said[begin..]).into_iter::<Value>();

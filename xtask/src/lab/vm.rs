@@ -40,7 +40,7 @@ impl Machine<'_> {
             Qemu::find(guests)?.with_context(|| format!("there is no QEMU for {guests}: run `cargo xtask setup`"))?;
         let mut command = qemu.command();
         command
-            .args(self.accel.qemu_arguments())
+            .args(self.accel.qemu_arguments(self.cpus))
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"])
             // The first serial port is the console.

@@ -13,7 +13,7 @@ use self::toolchain::Toolchain;
 use crate::{
     arch::Arch,
     lab::{
-        foreign, image, kernels,
+        containers, foreign, image, kernels,
         qemu::{self, Qemu},
     },
     prism, process, ui,
@@ -43,6 +43,8 @@ pub(crate) enum Part {
     Lab,
     /// Disks of guests.
     Disks,
+    /// A container runtime for a guest of the lab.
+    Containers,
     /// Fetched one by one, as they are asked for.
     Kernels,
     /// Building for arm64 on another machine.
@@ -61,6 +63,7 @@ impl Part {
             Self::Monitoring => &[Self::Monitoring],
             Self::Lab => &[Self::Building, Self::Disks, Self::Lab],
             Self::Disks => &[Self::Disks],
+            Self::Containers => &[Self::Disks, Self::Containers],
             Self::Kernels => &[Self::Kernels],
             Self::Arm64 => &[Self::Building, Self::Arm64],
             Self::Arm64Lab => &[Self::Building, Self::Disks, Self::Arm64, Self::Arm64Lab],
@@ -133,6 +136,13 @@ const NEEDS: &[Need] = &[
         purpose: "is what the lab's guests run from",
         check: image_check,
         install: || image::ensure().map(drop),
+    },
+    Need {
+        name: "containerd, runc",
+        part: Part::Containers,
+        purpose: "run containers in a guest of the lab",
+        check: containers_check,
+        install: || containers::node::install(),
     },
     Need {
         name: "node",
@@ -297,6 +307,13 @@ fn kernels_check() -> anyhow::Result<State> {
         }
     }
     Ok(State::Ready(there.join(", ")))
+}
+
+fn containers_check() -> anyhow::Result<State> {
+    Ok(match containers::node::cached()? {
+        Some(path) => State::Ready(path.display().to_string()),
+        None => State::Missing { remedy: "`cargo xtask setup` unpacks Debian's packages".to_owned() },
+    })
 }
 
 fn image_check() -> anyhow::Result<State> {

@@ -1,14 +1,18 @@
 //! `[[policy.rules]]`: what is different for some pods or cgroups.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashSet};
 
 use glob::Pattern;
 use toml::{Table, Value};
 
-use super::{Problems, action, action_name, comment, list, mode, patterns};
-use crate::respond::{Policy, Rule, Selectors};
-
-pub(super) const NAME: &str = "rules";
+use super::{
+    Problems, comment, list, patterns,
+    setting::{self, Kind, Other, Setting},
+};
+use crate::respond::{Method, Mode, Policy, Rule};
 
 /// Every one is tried for every verdict.
 const MOST_RULES: usize = 64;
@@ -20,12 +24,9 @@ const LONGEST_NAME: usize = 63;
 /// A DNS subdomain of 253 characters, a slash, and a name of 63.
 const LONGEST_LABEL: usize = 317;
 
-const SELECTORS: [&str; 5] = ["namespaces", "labels", "containers", "cgroups", "runners"];
-const SETTINGS: [&str; 4] = ["mode", "action", "cancel_after_oom", "force_cancel"];
-
-const WHY: &str = "Rules: what is different for some. The first one that matches counts; all selectors that it has must match \
-                   (namespaces, labels, containers, cgroups, runners). What it does not set (mode, action, cancel_after_oom, \
-                   force_cancel) is as above.";
+pub(super) const WHY: &str = "Rules: what is different for some. The first one that matches counts; all selectors that it has must match \
+     (namespaces, labels, containers, cgroups, runners). What it does not set (mode, action, cancel_after_oom, \
+     force_cancel) is as above.";
 const EXAMPLE: &str = r#"#
 # [[policy.rules]]
 # name = "big-runners"
@@ -35,6 +36,145 @@ const EXAMPLE: &str = r#"#
 # action = "oom-then-kill"
 # cancel_after_oom = false
 "#;
+
+/// What a rule is called: read with the whole list, in which names have to be different.
+pub(in crate::config) const NAMES: &[Setting<Rule>] = &[Setting {
+    name: "name",
+    kind: Kind::Other(Other {
+        takes: || format!("1 to {LONGEST_NAME} letters, digits, dots, dashes and underscores"),
+        read: |_, _, _, _| {},
+        write: |rule| Some(rule.name.as_str().into()),
+        unsaid: "has to be said",
+        example: "",
+    }),
+    why: "What log lines, incidents and reports call it. Each rule has its own.",
+}];
+
+/// Whom it is for.
+pub(in crate::config) const SELECTORS: &[Setting<Rule>] = &[
+    Setting {
+        name: "namespaces",
+        kind: Kind::Other(Other {
+            takes: || format!("a list of 1 to {MOST_PATTERNS} patterns"),
+            read: |rule, name, value, problems| {
+                rule.selectors.namespaces = some(name, value, problems, r#"["ci-*"]"#);
+            },
+            write: |rule| said(&rule.selectors.namespaces),
+            unsaid: "any",
+            example: "",
+        }),
+        why: "The pod's namespace matches one of these.",
+    },
+    Setting {
+        name: "labels",
+        kind: Kind::Other(Other {
+            takes: || format!("a table of 1 to {MOST_PATTERNS} labels, each with a pattern"),
+            read: |rule, name, value, problems| rule.selectors.labels = labels(name, value, problems),
+            write: |rule| {
+                let labels = rule.selectors.labels.iter();
+                let table: Table = labels.map(|(label, pattern)| (label.clone(), pattern.as_str().into())).collect();
+                (!table.is_empty()).then_some(Value::Table(table))
+            },
+            unsaid: "any",
+            example: "",
+        }),
+        why: "The pod has each of these labels, with a value that matches.",
+    },
+    Setting {
+        name: "containers",
+        kind: Kind::Other(Other {
+            takes: || format!("a list of 1 to {MOST_PATTERNS} patterns"),
+            read: |rule, name, value, problems| {
+                rule.selectors.containers = some(name, value, problems, r#"["runner"]"#);
+            },
+            write: |rule| said(&rule.selectors.containers),
+            unsaid: "any",
+            example: "",
+        }),
+        why: "The container's name matches one of these.",
+    },
+    Setting {
+        name: "cgroups",
+        kind: Kind::Other(Other {
+            takes: || format!("a list of 1 to {MOST_PATTERNS} patterns on the path below the root"),
+            read: |rule, name, value, problems| rule.selectors.cgroups = bounded(name, value, problems, patterns),
+            write: |rule| said(&rule.selectors.cgroups),
+            unsaid: "any",
+            example: "",
+        }),
+        why: "The cgroup's path matches one of these; [\"**\"] is everything. Needs no Kubernetes.",
+    },
+    Setting {
+        name: "runners",
+        kind: Kind::Other(Other {
+            takes: || "`true`".to_owned(),
+            read: |rule, name, value, problems| match value.as_bool() {
+                Some(true) => rule.selectors.runners = true,
+                _ => problems.add(name, value, "write true, or leave it out"),
+            },
+            write: |rule| rule.selectors.runners.then_some(Value::Boolean(true)),
+            unsaid: "any pod",
+            example: "",
+        }),
+        why: "Only pods of ARC's runners, and those that runners make for their jobs.",
+    },
+];
+
+/// What is different for them.
+pub(in crate::config) const SETTINGS: &[Setting<Rule>] = &[
+    Setting {
+        name: "mode",
+        kind: Kind::Other(Other {
+            takes: setting::choices::<Mode>,
+            read: |rule, name, value, problems| rule.mode = setting::one_of(name, value, problems),
+            write: |rule| rule.mode.as_ref().map(setting::name_of),
+            unsaid: AS_ABOVE,
+            example: "",
+        }),
+        why: "As in [policy], and with Kubernetes too for whatever the rule selects.",
+    },
+    Setting {
+        name: "action",
+        kind: Kind::Other(Other {
+            takes: setting::choices::<Method>,
+            read: |rule, name, value, problems| rule.method = setting::one_of(name, value, problems),
+            write: |rule| rule.method.as_ref().map(setting::name_of),
+            unsaid: AS_ABOVE,
+            example: "",
+        }),
+        why: "As in [policy].",
+    },
+    Setting {
+        name: "cancel_after_oom",
+        kind: Kind::Other(Other {
+            takes: || SWITCH.to_owned(),
+            read: |rule, name, value, problems| rule.cancel_after_oom = truth(name, value, problems),
+            write: |rule| rule.cancel_after_oom.map(Value::Boolean),
+            unsaid: "`false`",
+            example: "",
+        }),
+        why: "Cancel the GitHub run also where the OOM killer ended a process and the runner lives.",
+    },
+    Setting {
+        name: "force_cancel",
+        kind: Kind::Other(Other {
+            takes: || SWITCH.to_owned(),
+            read: |rule, name, value, problems| rule.force_cancel = truth(name, value, problems),
+            write: |rule| rule.force_cancel.map(Value::Boolean),
+            unsaid: "as in `[github]`",
+            example: "",
+        }),
+        why: "Whether a cancellation that does not come through may be forced.",
+    },
+];
+
+const AS_ABOVE: &str = "as in `[policy]`";
+const SWITCH: &str = "`true` or `false`";
+
+/// Patterns, if there are any.
+fn said(patterns: &[Pattern]) -> Option<Value> {
+    (!patterns.is_empty()).then(|| list(patterns))
+}
 
 pub(super) fn read(name: &str, value: &Value, problems: &mut Problems) -> Vec<Rule> {
     let Some(tables) = value.as_array().filter(|rules| rules.iter().all(Value::is_table)) else {
@@ -76,35 +216,21 @@ fn rule<'t>(place: &str, table: &'t Table, names: &mut HashSet<&'t str>, problem
     let called = if rule.name.is_empty() { place.to_owned() } else { format!("policy.rules.{}", rule.name) };
     for (key, value) in table {
         let name = format!("{called}.{key}");
-        selects |= SELECTORS.contains(&key.as_str());
-        sets |= SETTINGS.contains(&key.as_str());
-        let Selectors { namespaces, labels, containers, cgroups, runners } = &mut rule.selectors;
-        match key.as_str() {
-            "name" => {}
-            "namespaces" => *namespaces = some(&name, value, problems, r#"["ci-*"]"#),
-            "containers" => *containers = some(&name, value, problems, r#"["runner"]"#),
-            "cgroups" => *cgroups = bounded(&name, value, problems, patterns),
-            "labels" => *labels = self::labels(&name, value, problems),
-            "runners" => match value.as_bool() {
-                Some(true) => *runners = true,
-                _ => problems.add(&name, value, "write true, or leave it out"),
-            },
-            "mode" => rule.mode = mode(&name, value, problems),
-            "action" => rule.method = action(&name, value, problems),
-            "cancel_after_oom" => rule.cancel_after_oom = truth(&name, value, problems),
-            "force_cancel" => rule.force_cancel = truth(&name, value, problems),
-            _ => {
-                let known: Vec<_> = ["name"].into_iter().chain(SELECTORS).chain(SETTINGS).collect();
-                problems.unknown(&name, &known);
-            }
+        let among = |settings: &'static [Setting<Rule>]| settings.iter().find(|setting| setting.name == key);
+        let (selector, setting) = (among(SELECTORS), among(SETTINGS));
+        selects |= selector.is_some();
+        sets |= setting.is_some();
+        match selector.or(setting).or(among(NAMES)) {
+            Some(setting) => setting.read(&mut rule, &name, value, problems),
+            None => problems.unknown(&name, &[NAMES, SELECTORS, SETTINGS].map(setting::names).concat()),
         }
     }
     if !selects {
-        let all = SELECTORS.join(", ");
+        let all = setting::names(SELECTORS).join(", ");
         problems.0.push(format!("{called} selects nothing: write one of {all} (cgroups = [\"**\"] is everything)"));
     }
     if !sets {
-        problems.0.push(format!("{called} sets nothing: write one of {}", SETTINGS.join(", ")));
+        problems.0.push(format!("{called} sets nothing: write one of {}", setting::names(SETTINGS).join(", ")));
     }
     rule
 }
@@ -190,182 +316,10 @@ pub(super) fn written(rules: &[Rule]) -> String {
         text.push_str(EXAMPLE);
     }
     for rule in rules {
-        let Rule { name, selectors, mode, method, cancel_after_oom, force_cancel } = rule;
-        let Selectors { namespaces, labels, containers, cgroups, runners } = selectors;
-        let patterns = |patterns: &[Pattern]| (!patterns.is_empty()).then(|| list(patterns));
-        let labels = labels.iter().map(|(label, pattern)| (label.clone(), pattern.as_str().into()));
-        let labels = Value::Table(labels.collect());
-        let members = [
-            ("name", Some(name.as_str().into())),
-            ("namespaces", patterns(namespaces)),
-            ("labels", Some(labels).filter(|labels| labels.as_table().is_some_and(|labels| !labels.is_empty()))),
-            ("containers", patterns(containers)),
-            ("cgroups", patterns(cgroups)),
-            ("runners", runners.then_some(Value::Boolean(true))),
-            ("mode", mode.map(|mode| mode.to_string().into())),
-            ("action", method.map(|method| action_name(method).into())),
-            ("cancel_after_oom", cancel_after_oom.map(Value::Boolean)),
-            ("force_cancel", force_cancel.map(Value::Boolean)),
-        ];
         text.push_str("\n[[policy.rules]]\n");
-        for (name, value) in members {
-            text.extend(value.map(|value| format!("{name} = {value}\n")));
+        for setting in [NAMES, SELECTORS, SETTINGS].into_iter().flatten() {
+            text.extend(setting.value(rule).map(|value| format!("{} = {value}\n", setting.name)));
         }
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::respond::{Method, Mode};
-
-    fn parse(text: &str) -> Result<Policy, Vec<String>> {
-        crate::config::configuration(&text.parse().unwrap()).map(|configuration| configuration.policy)
-    }
-
-    const EACH: &str = r#"
-        [policy]
-        kills = 3
-        [[policy.rules]]
-        name = "big"
-        namespaces = ["ci-*", "arc"]
-        labels = { "actions.github.com/scale-set-name" = "big-*", team = "a\"b" }
-        containers = ["runner"]
-        cgroups = ["kubepods.slice/**"]
-        runners = true
-        mode = "enforce"
-        action = "oom-then-kill"
-        cancel_after_oom = true
-        force_cancel = false
-        [[policy.rules]]
-        name = "rest"
-        cgroups = ["**"]
-        mode = "off"
-    "#;
-
-    #[test]
-    fn what_is_said_is_read_in_its_order_and_what_is_written_is_read_back() {
-        let policy = parse(EACH).unwrap();
-        let [big, rest] = &policy.rules[..] else { panic!("{policy:?}") };
-        assert_eq!((big.name.as_str(), big.mode, big.method), ("big", Some(Mode::Enforce), Some(Method::OomThenKill)));
-        assert_eq!((big.cancel_after_oom, big.force_cancel), (Some(true), Some(false)));
-        assert_eq!((big.selectors.namespaces.len(), big.selectors.labels.len()), (2, 2));
-        assert!(big.selectors.runners && !rest.selectors.runners);
-        assert_eq!((rest.mode, rest.method, rest.force_cancel), (Some(Mode::Off), None, None));
-        assert_eq!(parse(&super::super::written(&policy)).unwrap(), policy);
-    }
-
-    #[test]
-    fn the_example_that_is_shown_can_be_used() {
-        let shown = super::super::written(&Policy::default());
-        let example = EXAMPLE.lines().map(|line| line.trim_start_matches("# ").trim_start_matches('#'));
-        let used = parse(&example.collect::<Vec<_>>().join("\n")).unwrap();
-        assert!(shown.contains(EXAMPLE) && used.rules.len() == 1 && used.can_enforce());
-    }
-
-    #[test]
-    fn the_examples_of_the_docs_can_be_used() {
-        for (file, count) in [("docs/policy.md", 2), ("README.md", 1)] {
-            let text = std::fs::read_to_string(format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-            let examples = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
-            let policies: Vec<_> = examples.map(|example| parse(example).unwrap()).collect();
-            assert!(policies.len() == count && policies.iter().all(Policy::can_enforce), "{file}: {policies:#?}");
-        }
-    }
-
-    #[test]
-    fn all_mistakes_are_told_at_once_with_value_and_remedy() {
-        let problems = parse(&format!(
-            r#"
-            [[policy.rules]]
-            [[policy.rules]]
-            name = "a b"
-            runners = false
-            mode = "kill"
-            [[policy.rules]]
-            name = "x"
-            namespaces = "ci"
-            labels = {{ a = "[", b = 1, "" = "x" }}
-            containers = []
-            cgroups = ["/x", "a[b"]
-            action = "term"
-            cancel_after_oom = 1
-            force_cancel = "yes"
-            images = ["x"]
-            [[policy.rules]]
-            name = "x"
-            containers = ["{}"]
-            mode = "off"
-            [[policy.rules]]
-            name = "default"
-            labels = []
-            namespaces = [1]
-            mode = "off"
-            "#,
-            "x".repeat(600)
-        ))
-        .unwrap_err();
-        for (name, remedy) in [
-            ("policy.rules[0] has no name", "name = "),
-            ("policy.rules[0] selects nothing", "is everything"),
-            ("policy.rules[0] sets nothing", "cancel_after_oom"),
-            ("policy.rules[1].name = \"a b\"", "dashes"),
-            ("policy.rules[1].runners = false", "leave it out"),
-            ("policy.rules[1].mode = \"kill\"", "enforce"),
-            ("policy.rules.x.namespaces = \"ci\"", "a list"),
-            ("policy.rules.x.labels.\"a\" = \"[\"", "no pattern"),
-            ("policy.rules.x.labels.\"b\" = 1", "as a text"),
-            ("policy.rules.x.labels: a label", "not 0"),
-            ("policy.rules.x.containers has 0", "leave it out"),
-            ("policy.rules.x.cgroups = \"/x\"", "without a slash"),
-            ("policy.rules.x.cgroups = \"a[b\"", "no pattern"),
-            ("policy.rules.x.action = \"term\"", "oom-then-kill"),
-            ("policy.rules.x.cancel_after_oom = 1", "true or false"),
-            ("policy.rules.x.force_cancel = \"yes\"", "true or false"),
-            ("policy.rules.x.images", "namespaces, labels"),
-            ("policy.rules[3].name = \"x\"", "its own"),
-            ("policy.rules.x.containers has a pattern", "shorter"),
-            ("policy.rules[4].name = \"default\"", "write another"),
-            ("policy.rules[4].labels = []", "1 to 64 labels"),
-            ("policy.rules[4].namespaces = 1", "as a text"),
-        ] {
-            assert!(problems.iter().any(|p| p.starts_with(name) && p.contains(remedy)), "{name}: {problems:#?}");
-        }
-        assert_eq!(problems.len(), 22, "{problems:#?}");
-        let many = "[[policy.rules]]\n".repeat(65);
-        assert!(parse(&many).unwrap_err()[0].contains("64 at most"));
-        assert!(parse("[policy]\nrules = [1]").unwrap_err()[0].contains("[[policy.rules]]"));
-    }
-
-    fn some_patterns() -> impl Strategy<Value = Vec<Pattern>> {
-        prop::collection::vec(
-            "[^/\\[*][^\\[*]{0,20}".prop_filter_map("a pattern", |text| Pattern::new(&text).ok()),
-            0..4,
-        )
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn any_rule_is_read_back_as_it_was(
-            name in "[a-z0-9._-]{1,63}",
-            namespaces in some_patterns(),
-            containers in some_patterns(),
-            cgroups in some_patterns(),
-            labels in prop::collection::btree_map(".{1,20}", some_patterns().prop_filter_map("one", |all| all.into_iter().next()), 0..3),
-            mode in prop::option::of(prop::sample::select(vec![Mode::Off, Mode::Observe, Mode::Enforce])),
-            truths in any::<(bool, Option<bool>)>(),
-        ) {
-            prop_assume!(name != Policy::DEFAULT);
-            let selectors = Selectors { namespaces, labels, containers, cgroups, runners: true };
-            let (cancel_after_oom, force_cancel) = (Some(truths.0), truths.1);
-            let rule = Rule { name, selectors, mode, method: None, cancel_after_oom, force_cancel };
-            let policy = Policy { rules: vec![rule], ..Policy::default() };
-            prop_assert_eq!(parse(&super::super::written(&policy)), Ok(policy));
-        }
-    }
 }

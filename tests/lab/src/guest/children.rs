@@ -30,7 +30,7 @@ pub(super) struct Exit {
 }
 
 /// A process that begins its life in a cgroup, so that everything it touches is charged there.
-pub(super) fn spawn_in(cgroup: &Path, mut command: Command) -> anyhow::Result<Child> {
+pub(crate) fn spawn_in(cgroup: &Path, mut command: Command) -> anyhow::Result<Child> {
     let path = cgroup.join("cgroup.procs");
     let procs =
         fs::File::options().write(true).open(&path).with_context(|| format!("can't open {}", path.display()))?;

@@ -1,6 +1,7 @@
 //! Running a job.
 
 mod chain;
+mod containers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +19,7 @@ use memguard_lab::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(super) use self::chain::chain;
+pub(super) use self::{chain::chain, containers::containers};
 use super::{
     cgroups::{self, Tree},
     children::{self, Exit},
@@ -220,6 +221,11 @@ impl<'a> Run<'a> {
             self.running.insert(workload.name.clone());
         }
         Ok(())
+    }
+
+    /// Whether one of the workloads that begin at that moment runs.
+    fn is_running(&self, when: Start) -> bool {
+        self.scenario.workloads().any(|(.., workload)| workload.at == when && self.running.contains(&workload.name))
     }
 
     fn spawn(

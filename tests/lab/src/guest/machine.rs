@@ -69,7 +69,7 @@ fn load_module(path: &Path) -> std::io::Result<()> {
 }
 
 /// Has the machine talk to itself: nobody else is there to do it.
-pub(super) fn loopback() -> anyhow::Result<()> {
+pub(crate) fn loopback() -> anyhow::Result<()> {
     // SAFETY: a plain socket, which nobody else has.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     ensure!(socket >= 0, "no socket: {}", std::io::Error::last_os_error());
@@ -174,9 +174,14 @@ pub(super) fn write(path: impl AsRef<Path>, text: &str) -> anyhow::Result<()> {
 pub(super) fn install(from: &str, name: &str) -> anyhow::Result<std::path::PathBuf> {
     let to = Path::new(DISK).join(name);
     fs::copy(from, &to).with_context(|| format!("can't copy {from} to {}", to.display()))?;
-    rustix::fs::sync();
-    write("/proc/sys/vm/drop_caches", "3")?;
+    drop_caches()?;
     Ok(to)
+}
+
+/// Puts everything that was read or written out of memory.
+pub(super) fn drop_caches() -> anyhow::Result<()> {
+    rustix::fs::sync();
+    write("/proc/sys/vm/drop_caches", "3")
 }
 
 pub(super) fn kernel_release() -> String {

@@ -11,7 +11,11 @@ use anyhow::Context as _;
 use memguard_lab::{Job, Record};
 
 use self::port::Port;
-pub(crate) use self::{cgroups::path as cgroup_path, children::on_the_disk};
+pub(crate) use self::{
+    cgroups::path as cgroup_path,
+    children::{on_the_disk, spawn_in},
+    machine::loopback,
+};
 
 /// Never returns: the end of PID 1 would be a panic.
 pub(crate) fn main() -> ! {
@@ -34,6 +38,7 @@ fn run() -> anyhow::Result<()> {
         match job {
             Job::Scenario { scenario, memguard, arguments } => job::scenario(&port, &scenario, memguard, &arguments),
             Job::Chain { scenario, rounds, app_key } => job::chain(&port, &scenario, &rounds, &app_key),
+            Job::Containers { plan } => job::containers(&port, &plan),
             Job::Command { argv } => job::command(&port, &argv),
         }
     })();

@@ -7,7 +7,7 @@ use super::judge::Judged;
 const HEAD: &str = "\
 # The whole chain, and memguard killed at each of its steps
 
-`cargo xtask lab chain all` wrote this file. In one VM a runner's container hangs again and again, in a tree of cgroups as the
+`cargo xtask lab chain all` wrote this file. In a VM a runner's container hangs again and again, in a tree of cgroups as the
 kubelet makes it, with memguard, a Kubernetes API and a GitHub on the guest's loopback. Each time memguard has to end it,
 cancel the run, delete the runner, and tell of it on the pod, on the runner and on the commit; each thing once in effect, in
 that order, and nothing else: the other containers live, no other run is touched, the journal's store holds all of it in the
@@ -29,7 +29,8 @@ is seen with memguard's next look, 5 s later at most. Where memguard was killed 
 count from the container's death, and are marked with *.
 ";
 
-pub(super) fn document(kernel: &str, judged: &[Judged]) -> String {
+/// `broken`: guests that broke off, whose rounds others have played.
+pub(super) fn document(kernel: &str, judged: &[Judged], broken: &[String]) -> String {
     let mut text = HEAD.to_owned();
     let _ = write!(
         text,
@@ -61,6 +62,14 @@ pub(super) fn document(kernel: &str, judged: &[Judged]) -> String {
             kills.len()
         );
     }
+    if !broken.is_empty() {
+        text.push_str(
+            "\nGuests that broke off before their end, and what they had left was played by another one:\n\n",
+        );
+        for why in broken {
+            let _ = writeln!(text, "- {}", why.lines().next().unwrap_or_default());
+        }
+    }
     text
 }
 
@@ -81,9 +90,11 @@ mod tests {
         let text = document(
             "6.12",
             &[round(Some(3.0), &[]), round(None, &["a|b"]), round(Some(200.0), &[]), round(Some(5.0), &[])],
+            &["a guest broke off in undisturbed: it was silent\n  console: x".to_owned()],
         );
         assert!(text.contains("| undisturbed | all done, once | 3 ms | - | - | - | 3.0 s |\n"), "{text}");
         assert!(text.contains("| undisturbed | a\\|b | - | - | - | - | 3.0 s* |\n"), "{text}");
+        assert!(text.ends_with("- a guest broke off in undisturbed: it was silent\n"), "{text}");
         assert!(text.contains("5 ms in the median of 3 rounds, 200 ms at most"), "{text}");
     }
 }

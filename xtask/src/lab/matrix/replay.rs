@@ -128,7 +128,7 @@ fn together(memguard: &Path, recordings: &[&Path]) -> anyhow::Result<Vec<anyhow:
     let mut all: Vec<anyhow::Result<Replayed>> = recordings.iter().map(|_| Ok(Replayed::default())).collect();
     for variant in VARIANTS {
         let mut command = Command::new(memguard);
-        command.arg("replay").arg("--json").args(variant.arguments).args(recordings);
+        command.args(["replay", "--output", "json"]).args(variant.arguments).args(recordings);
         let text = process::output(&mut command)?;
         let lines: Vec<&str> = text.lines().collect();
         anyhow::ensure!(
@@ -138,8 +138,8 @@ fn together(memguard: &Path, recordings: &[&Path]) -> anyhow::Result<Vec<anyhow:
             recordings.len()
         );
         for (one, line) in all.iter_mut().zip(lines) {
-            let report: Report =
-                serde_json::from_str(line).context("`memguard replay --json` answers otherwise than expected")?;
+            let report: Report = serde_json::from_str(line)
+                .context("`memguard replay --output json` answers otherwise than expected")?;
             if let Ok(replayed) = one
                 && let Err(error) = report.take(variant.name, replayed)
             {

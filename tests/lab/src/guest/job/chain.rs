@@ -23,7 +23,8 @@ use rustix::{
     process::Signal,
 };
 
-use self::{disk::Disk, stubs::Stubs};
+use self::disk::Disk;
+pub(super) use self::stubs::{Stubs, kubeconfig};
 use super::{Memguard, Run, STEP};
 use crate::guest::{cgroups, children, machine, port::Port, witness};
 
@@ -31,6 +32,10 @@ use crate::guest::{cgroups, children, machine, port::Port, witness};
 const PATIENCE: Duration = Duration::from_secs(330);
 /// After the last follow-up is settled: what is done twice is done by then.
 const AFTERMATH: Duration = Duration::from_secs(3);
+/// A container that is ended as a whole is empty sooner.
+const HOG_AGAIN: Duration = Duration::from_secs(5);
+/// So that a guest that stands still is told from one in which nothing happens.
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at what memguard says of the incident.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// GitHub is away in three ways, one after the other, each for so long.
@@ -58,6 +63,10 @@ pub(in crate::guest) fn chain(port: &Port, scenario: &Scenario, rounds: &[Round]
 fn play(port: &Port, scenario: &Scenario, binary: &Path, round: &Round, app_key: &str) -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(FOLDER);
     fs::create_dir_all(FOLDER)?;
+    // Text that an earlier round has read is charged to the cgroup of then, or to what is above it, so a container that finds
+    // it in memory never comes to its limit.
+    rustix::fs::sync();
+    machine::write("/proc/sys/vm/drop_caches", "1")?;
     let tree = cgroups::make(scenario)?;
     let disk = Disk::new(round.fault)?;
     let stubs = Stubs::start(scenario, round, app_key)?;
@@ -72,6 +81,7 @@ fn play(port: &Port, scenario: &Scenario, binary: &Path, round: &Round, app_key:
         disk,
         stubs,
         trouble: None,
+        hog_gone: None,
         began: false,
         dead: None,
         crashed: None,
@@ -170,6 +180,8 @@ struct Chain<'a> {
     disk: Disk,
     stubs: Stubs,
     trouble: Option<Instant>,
+    /// When the hog was seen to be gone.
+    hog_gone: Option<Instant>,
     /// The fault has begun.
     began: bool,
     /// When the container was seen to be dead.
@@ -187,6 +199,7 @@ impl Chain<'_> {
         let warm = Instant::now() + Duration::from_secs(self.run.scenario.time.warm_up_s.into());
         self.run.memguard = Some(self.starting.memguard(self.run.port)?);
         let mut next_look = Instant::now();
+        let mut next_sample = Instant::now();
         loop {
             let now = Instant::now();
             self.run.pass_on_logs();
@@ -201,6 +214,12 @@ impl Chain<'_> {
                 self.run.port.send(Record::Trouble);
                 self.run.start(Start::Trouble)?;
             }
+            if now >= next_sample {
+                next_sample = now + SAMPLE_EVERY;
+                let memguard = self.run.memguard.as_ref().map(|memguard| memguard.pid);
+                let sample = witness::sample(self.run.tree, children::progress(&self.run.progress), memguard);
+                self.run.port.send(Record::Sample(Box::new(sample)));
+            }
             if self.crashed.is_none() && mark().exists() {
                 self.crashed = Some(now);
             }
@@ -211,6 +230,7 @@ impl Chain<'_> {
             if self.dead.is_none() && self.trouble.is_some() && !witness::populated(self.place) {
                 self.dead = Some(now);
             }
+            self.hog_again(now)?;
             self.end_fault(now)?;
             if self.dead.is_some() && self.done.is_none() && now >= next_look {
                 next_look = now + LOOK_AGAIN;
@@ -236,6 +256,22 @@ impl Chain<'_> {
         self.run.pass_on_logs();
         self.run.memguard = Some(self.starting.memguard(self.run.port)?);
         self.run.memguard_ended = false;
+        Ok(())
+    }
+
+    /// Now and then the kernel's own OOM killer ends the hog before there is a verdict, and nothing hangs any more: then the
+    /// trouble begins once more.
+    fn hog_again(&mut self, now: Instant) -> anyhow::Result<()> {
+        let gone = self.trouble.is_some() && self.dead.is_none() && !self.run.is_running(Start::Trouble);
+        let since = if gone { *self.hog_gone.get_or_insert(now) } else { now };
+        if !gone {
+            self.hog_gone = None;
+        } else if now.duration_since(since) >= HOG_AGAIN {
+            // With memguard at it all of the container is gone a moment later.
+            self.hog_gone = None;
+            self.run.port.send(Record::Step { what: "the kernel's OOM killer was there first: once more".to_owned() });
+            self.run.start(Start::Trouble)?;
+        }
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! The program that plays GitHub and the Kubernetes API, and how memguard finds them.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
@@ -13,6 +14,7 @@ use memguard_lab::{
     chain::{NAMESPACE, Order, Pod, REPOSITORY, RUN_ID, RUNNER, Round, Server, State, TOKEN, Told, World},
     place,
 };
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 
 use super::FOLDER;
@@ -29,7 +31,7 @@ pub(super) const AUTHORITY: &str = "ca.pem";
 const KUBERNETES_PORT: u16 = 6443;
 const GITHUB_PORT: u16 = 8080;
 
-pub(super) struct Stubs {
+pub(in crate::guest::job) struct Stubs {
     program: Child,
     orders: ChildStdin,
     lines: BufReader<ChildStdout>,
@@ -40,18 +42,28 @@ impl Stubs {
     /// Starts it, and writes down for memguard how to find it.
     pub(super) fn start(scenario: &Scenario, round: &Round, app_key: &str) -> anyhow::Result<Self> {
         let folder = Path::new(FOLDER);
-        let world = folder.join("world.json");
-        fs::write(&world, serde_json::to_vec(&self::world(scenario, round))?)?;
-        fs::write(folder.join(KUBECONFIG), kubeconfig())?;
+        fs::write(folder.join(KUBECONFIG), kubeconfig(KUBERNETES_PORT))?;
         fs::write(folder.join(KEY), app_key)?;
         fs::write(folder.join(AUTHORITY), include_str!("../../../../../chain/ca.pem"))?;
         fs::write(folder.join(CONFIG), config(round))?;
-        let mut program = Command::new("/lab-stubs")
-            .arg(&world)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("can't start /lab-stubs")?;
+        Self::start_in(&world(scenario, round), None)
+    }
+
+    /// Starts it alone, in this network or in the guest's own.
+    pub(in crate::guest::job) fn start_in(world: &World, network: Option<File>) -> anyhow::Result<Self> {
+        let file = Path::new("/run/world.json");
+        fs::write(file, serde_json::to_vec(world)?)?;
+        let mut command = Command::new("/lab-stubs");
+        command.arg(file).stdin(Stdio::piped()).stdout(Stdio::piped());
+        if let Some(network) = network {
+            // SAFETY: between fork and exec there is nothing but one system call.
+            unsafe {
+                command.pre_exec(move || {
+                    Ok(move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?)
+                });
+            }
+        }
+        let mut program = command.spawn().context("can't start /lab-stubs")?;
         let orders = program.stdin.take().context("no pipe to lab-stubs")?;
         let mut lines = BufReader::new(program.stdout.take().context("no pipe from lab-stubs")?);
         let mut line = String::new();
@@ -74,7 +86,7 @@ impl Stubs {
     }
 
     /// Ends it, and passes on all that was asked of it.
-    pub(super) fn end(self, port: &Port) -> anyhow::Result<()> {
+    pub(in crate::guest::job) fn end(self, port: &Port) -> anyhow::Result<()> {
         let Self { mut program, orders, lines, .. } = self;
         drop(orders);
         for line in lines.lines() {
@@ -111,10 +123,11 @@ fn world(scenario: &Scenario, round: &Round) -> World {
     }
 }
 
-fn kubeconfig() -> String {
+/// How to reach the API server at this port of the loopback.
+pub(in crate::guest::job) fn kubeconfig(port: u16) -> String {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-        "clusters": [{"name": "lab", "cluster": {"server": format!("http://127.0.0.1:{KUBERNETES_PORT}")}}],
+        "clusters": [{"name": "lab", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
         "users": [{"name": "lab", "user": {"token": TOKEN}}],
         "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
     })
