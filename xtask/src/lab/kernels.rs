@@ -44,6 +44,8 @@ const SUITES: &[&str] =
 /// Modules that the root disk takes; those that are built in are left out.
 const MODULES: &[&str] =
     &["virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"];
+/// And what the port for records takes, where it is one of virtio's.
+const PORT_MODULES: &[&str] = &["virtio_console"];
 
 /// Modules that some guests take besides, and that a kernel may have built in too.
 const FURTHER: &[&str] = &["overlay"];
@@ -173,6 +175,9 @@ fn fetch(line: &Line, arch: Arch) -> anyhow::Result<Kernel> {
     unpack(&archive, release, work.path(), &unpacked)?;
     let built = work.path().join("built");
     take_modules(&unpacked, MODULES, &built.join("modules"))?;
+    if arch == Arch::Arm64 {
+        take_modules(&unpacked, PORT_MODULES, &built.join("modules"))?;
+    }
     take_modules(&unpacked, FURTHER, &built.join("further"))?;
     let places = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")];
     let image = places.iter().map(|place| unpacked.join(place)).find(|path| path.is_file());
