@@ -152,8 +152,7 @@ fn cases() -> anyhow::Result<Vec<Value>> {
 /// Has chart.py lint, render and validate.
 fn ask(cases: &[Value], refused: &[(&str, Value)], kubernetes: &[&str]) -> anyhow::Result<Answer> {
     let _step = ui::step("chart: lint, render, validate");
-    let refused: Vec<Value> =
-        refused.iter().map(|(name, values)| json!({"name": name, "values": values})).collect();
+    let refused: Vec<Value> = refused.iter().map(|(name, values)| json!({"name": name, "values": values})).collect();
     let question = json!({
         "chart": paths::root().join("deploy/chart/memguard"),
         "cases": cases,

@@ -204,7 +204,8 @@ impl<'a> Pod<'a> {
     /// Folders of the node that have to be there, and whether they are made if they are not.
     pub(crate) fn host_folders(self) -> anyhow::Result<Vec<(String, bool)>> {
         let volumes = self.0["spec"]["volumes"].as_array().into_iter().flatten();
-        let paths = volumes.filter_map(|volume| Some((volume["hostPath"]["path"].as_str()?, &volume["hostPath"]["type"])));
+        let paths =
+            volumes.filter_map(|volume| Some((volume["hostPath"]["path"].as_str()?, &volume["hostPath"]["type"])));
         paths
             .map(|(path, kind)| match kind.as_str() {
                 Some("Directory") => Ok((path.to_owned(), false)),
@@ -246,10 +247,9 @@ impl<'a> Pod<'a> {
         let user = context["runAsUser"].as_i64().or_else(|| self.0["spec"]["securityContext"]["runAsUser"].as_i64());
         let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
         Ok(cri::LinuxContainerSecurityContext {
-            capabilities: capabilities.is_object().then_some(cri::Capability {
-                add: texts(&capabilities["add"])?,
-                drop: texts(&capabilities["drop"])?,
-            }),
+            capabilities: capabilities
+                .is_object()
+                .then_some(cri::Capability { add: texts(&capabilities["add"])?, drop: texts(&capabilities["drop"])? }),
             privileged: context["privileged"] == true,
             namespace_options: Some(self.namespaces()),
             run_as_user: user.map(|value| cri::Int64Value { value }),

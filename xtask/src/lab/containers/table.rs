@@ -42,7 +42,9 @@ pub(super) fn tables(lines: &[Line], judged: &[Judged]) -> String {
 /// `Linux 6.12.73, containerd 1.7.24, runc version 1.1.15`
 fn world(lines: &[Line]) -> String {
     let kernel = lines.iter().find_map(|line| match &line.record {
-        Record::Boot { kernel, cpus } => Some(format!("Linux {kernel} on {cpus} CPUs")),
+        Record::Boot { kernel, cpus } => {
+            Some(format!("Linux {kernel} on {cpus} CPU{}", if *cpus == 1 { "" } else { "s" }))
+        }
         _ => None,
     });
     let node = lines.iter().find_map(|line| match &line.record {
@@ -64,8 +66,7 @@ fn table(text: &mut String, first: &[&str], names: &[&str], judged: &[Judged]) {
     for one in judged {
         let mut cells = vec![one.case.to_string()];
         if !first.is_empty() {
-            let outcome =
-                if one.failures.is_empty() { "as it should be".to_owned() } else { one.failures.join("; ") };
+            let outcome = if one.failures.is_empty() { "as it should be".to_owned() } else { one.failures.join("; ") };
             cells.push(outcome.replace('|', "\\|").replace('\n', " "));
         }
         cells.extend(names.iter().map(|name| one.fact_of(name).replace('|', "\\|")));
@@ -87,7 +88,10 @@ mod tests {
             failures: vec!["a|b\nc".to_owned()],
         };
         let text = tables(&[], &[judged]);
-        assert!(text.contains("| privileged: kill | a\\|b c | - | - | - | exit 137, Error | - | - | - | - |\n"), "{text}");
+        assert!(
+            text.contains("| privileged: kill | a\\|b c | - | - | - | exit 137, Error | - | - | - | - |\n"),
+            "{text}"
+        );
         assert!(text.contains("| privileged: kill | - | - | - | 20.0 MiB |"), "{text}");
         for row in text.lines().filter(|line| line.starts_with("| privileged")) {
             let head = text.lines().filter(|line| line.starts_with("| case"));
