@@ -95,7 +95,7 @@ fn memory() -> anyhow::Result<i64> {
 
 async fn version(client: &Client) -> anyhow::Result<Value> {
     let said: VersionResponse = client.call("Version", &VersionRequest { version: "v1".to_owned() }).await?;
-    Ok(json!({"name": said.runtime_name, "version": said.runtime_version, "api": said.runtime_api_version}))
+    Ok(json!({"name": said.name, "version": said.version, "api": said.api_version}))
 }
 
 /// The pod's cgroup, its folders on the node, and its sandbox.

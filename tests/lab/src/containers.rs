@@ -17,6 +17,8 @@ pub enum Variant {
     Capabilities,
     /// The same, with the runtime's default seccomp profile in place of none.
     DefaultSeccomp,
+    /// As the first, without `hostPID`.
+    OwnPids,
 }
 
 /// How the hang comes to its end, and what there is to see.
@@ -57,6 +59,7 @@ impl std::fmt::Display for Case {
             Variant::Privileged => "privileged",
             Variant::Capabilities => "capabilities",
             Variant::DefaultSeccomp => "capabilities, RuntimeDefault",
+            Variant::OwnPids => "privileged, no hostPID",
         };
         let ending = match self.ending {
             Ending::Kill => "kill",
@@ -68,7 +71,7 @@ impl std::fmt::Display for Case {
     }
 }
 
-/// Every ending in both variants of the chart, and whether one of them needs seccomp to be off.
+/// Every ending in both variants of the chart, and whether these need what they ask for: no seccomp, the node's PIDs.
 #[must_use]
 pub fn all() -> Vec<Case> {
     let endings = [Ending::Kill, Ending::KillNested, Ending::OomGroup, Ending::OomSingle];
@@ -76,7 +79,7 @@ pub fn all() -> Vec<Case> {
         .into_iter()
         .flat_map(|variant| endings.map(|ending| Case { variant, ending }))
         .collect();
-    cases.push(Case { variant: Variant::DefaultSeccomp, ending: Ending::Kill });
+    cases.extend([Variant::DefaultSeccomp, Variant::OwnPids].map(|variant| Case { variant, ending: Ending::Kill }));
     cases
 }
 

@@ -33,7 +33,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// `few` (two cases) or `all` (nine; writes the tables of docs/containers.md).
+    /// `few` (two cases) or `all` (ten; writes the tables of docs/containers.md).
     #[arg(value_enum, default_value_t)]
     set: Set,
 
@@ -213,6 +213,11 @@ fn templates(cases: &[Case]) -> anyhow::Result<Vec<(Variant, Value)>> {
                 let mut template = deploy::template("capabilities.yaml")?;
                 template["spec"]["containers"][0]["securityContext"]["seccompProfile"] =
                     json!({"type": "RuntimeDefault"});
+                template
+            }
+            Variant::OwnPids => {
+                let mut template = deploy::manifest_template()?;
+                template["spec"]["hostPID"] = false.into();
                 template
             }
         };

@@ -36,7 +36,7 @@ pub(crate) fn cached() -> anyhow::Result<Option<PathBuf>> {
     Ok(folder.join("usr/bin/containerd").is_file().then_some(folder))
 }
 
-/// Unpacks it into the cache: 39 MB of packages, of which 118 MB are kept.
+/// Unpacks it into the cache: 39 MB of packages, of which 112 MiB are kept.
 pub(crate) fn install() -> anyhow::Result<()> {
     let folder = folder()?;
     let parent = folder.parent().context("the cache has no parent")?;

@@ -42,7 +42,9 @@ pub(super) fn tables(lines: &[Line], judged: &[Judged]) -> String {
 /// `Linux 6.12.73, containerd 1.7.24, runc version 1.1.15`
 fn world(lines: &[Line]) -> String {
     let kernel = lines.iter().find_map(|line| match &line.record {
-        Record::Boot { kernel, cpus } => Some(format!("Linux {kernel} on {cpus} CPUs")),
+        Record::Boot { kernel, cpus } => {
+            Some(format!("Linux {kernel} on {cpus} CPU{}", if *cpus == 1 { "" } else { "s" }))
+        }
         _ => None,
     });
     let node = lines.iter().find_map(|line| match &line.record {

@@ -183,7 +183,7 @@ impl Round<'_> {
                 break;
             }
             if began.elapsed() >= READY {
-                let status = self.node.status(&self.memguard)?;
+                let status = self.memguard.status()?;
                 bail!("memguard is not ready after {} s: {page:?}; its container: {status}", READY.as_secs());
             }
             thread::sleep(Duration::from_millis(500));
@@ -194,7 +194,7 @@ impl Round<'_> {
 
     /// Has a program of the container's image run in it, and tells what came of it.
     fn exec(&self, what: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        let told = self.node.exec(&self.memguard, arguments)?;
+        let told = self.memguard.exec(arguments)?;
         seen(self.port, MEMGUARD, what, &told);
         Ok(())
     }
@@ -253,9 +253,9 @@ impl Round<'_> {
     /// What an operator would ask, and what Kubernetes would see.
     fn afterwards(&mut self) -> anyhow::Result<()> {
         for (name, container) in &self.jobs {
-            seen(self.port, name, "ended", &self.node.status(container)?);
+            seen(self.port, name, "ended", &container.status()?);
         }
-        seen(self.port, MEMGUARD, "ended", &self.node.status(&self.memguard)?);
+        seen(self.port, MEMGUARD, "ended", &self.memguard.status()?);
         for (what, arguments) in [
             ("status", &["status", "--output", "json"][..]),
             ("incidents", &["incidents", "--output", "json"]),
@@ -277,7 +277,7 @@ impl Round<'_> {
 
     /// Ends memguard as the kubelet does, and passes on its last words.
     fn stop(&mut self) -> anyhow::Result<()> {
-        let told = self.node.stop(&self.memguard)?;
+        let told = self.memguard.stop()?;
         thread::sleep(Duration::from_millis(500));
         self.look();
         seen(self.port, MEMGUARD, "stopped", &told);

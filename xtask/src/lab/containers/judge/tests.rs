@@ -1,4 +1,3 @@
-use memguard_lab::containers::Variant;
 use serde_json::json;
 
 use super::*;
@@ -43,13 +42,13 @@ fn the_runtimes_word_is_held_against_the_action() {
         Seen { case, lines: &lines }.the_runtime_tells_of_it(&mut judged);
         judged.failures
     };
-    let killed = vec![started.clone(), status("exited", 137, "Error"), event("/tasks/exit")];
+    let killed = vec![started.clone(), event("/tasks/exit"), status("exited", 137, "Error")];
     assert!(failures(Ending::Kill, killed.clone()).is_empty());
     assert_eq!(failures(Ending::OomGroup, killed).len(), 2, "no reason, no event");
-    let oom = vec![started.clone(), status("exited", 137, "OOMKilled"), event("/tasks/oom"), event("/tasks/exit")];
+    let oom = vec![started.clone(), event("/tasks/oom"), event("/tasks/exit"), status("exited", 137, "OOMKilled")];
     assert!(failures(Ending::OomGroup, oom.clone()).is_empty());
     assert_eq!(failures(Ending::KillNested, oom).len(), 2);
-    let lives = vec![started, status("running", 0, ""), event("/tasks/oom")];
+    let lives = vec![started, event("/tasks/oom"), status("running", 0, "OOMKilled"), event("/tasks/exit")];
     assert!(failures(Ending::OomSingle, lives.clone()).is_empty());
     assert_eq!(failures(Ending::OomGroup, lives).len(), 2);
 }

@@ -87,6 +87,29 @@ pub(super) struct Container {
     pub(super) told: Value,
 }
 
+impl Container {
+    pub(super) fn status(&self) -> anyhow::Result<Value> {
+        kubelet(&["status", &self.id])
+    }
+
+    /// Has memguard run in a container, beside what runs there.
+    pub(super) fn exec(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let mut all = vec!["exec", &self.id, "60", "/usr/bin/memguard"];
+        all.extend(arguments);
+        let began = Instant::now();
+        let mut told = kubelet(&all)?;
+        told["took_s"] = began.elapsed().as_secs_f64().into();
+        Ok(told)
+    }
+
+    pub(super) fn stop(&self) -> anyhow::Result<Value> {
+        let began = Instant::now();
+        let mut told = kubelet(&["stop", &self.id, GRACE_S])?;
+        told["took_s"] = began.elapsed().as_secs_f64().into();
+        Ok(told)
+    }
+}
+
 impl Node {
     pub(super) fn start(port: &Port, plan: &Plan) -> anyhow::Result<Self> {
         let root = Path::new(DISK).join("node");
@@ -108,7 +131,7 @@ impl Node {
         children::spawn_in(Path::new(SERVICE), containerd)?;
         let node = Self { events: channel().1, root, sandboxes: Vec::new() };
         let version = loop {
-            match node.kubelet(&["version"]) {
+            match kubelet(&["version"]) {
                 Ok(version) => break version,
                 Err(error) if began.elapsed() >= PATIENCE => {
                     return Err(error.context(format!("containerd does not answer; it says:\n{}", last_words())));
@@ -163,14 +186,6 @@ impl Node {
         }
     }
 
-    /// Has the kubelet do something.
-    fn kubelet(&self, arguments: &[&str]) -> anyhow::Result<Value> {
-        let mut command = Command::new("/lab-kubelet");
-        command.arg(SOCKET).args(arguments);
-        let said = output(&mut command)?;
-        serde_json::from_str(&said).with_context(|| format!("lab-kubelet said {said:?}"))
-    }
-
     fn root(&self) -> anyhow::Result<&str> {
         self.root.to_str().context("the node's root has an odd name")
     }
@@ -179,7 +194,7 @@ impl Node {
     pub(super) fn sandbox(&mut self, name: &str, pod: &Value) -> anyhow::Result<Sandbox> {
         let file = Path::new(FOLDER).join(format!("{name}.json"));
         fs::write(&file, serde_json::to_vec(pod)?)?;
-        let told = self.kubelet(&["sandbox", self.root()?, text(&file)?])?;
+        let told = kubelet(&["sandbox", self.root()?, text(&file)?])?;
         let id = string(&told, "id")?;
         let pid = pid(&told).with_context(|| format!("the sandbox of {name} has no process: {told}"))?;
         let cgroup = cgroup_of(pid)?;
@@ -204,32 +219,11 @@ impl Node {
         if single {
             arguments.push("single-process-oom-kill");
         }
-        let told = self.kubelet(&arguments)?;
+        let told = kubelet(&arguments)?;
         let id = string(&told, "id")?;
         let cgroup = sandbox.pod_cgroup.join(&id);
         ensure!(cgroup.is_dir(), "container {name} has no cgroup {}", cgroup.display());
         Ok(Container { pid: pid(&told), id, cgroup, told })
-    }
-
-    pub(super) fn status(&self, container: &Container) -> anyhow::Result<Value> {
-        self.kubelet(&["status", &container.id])
-    }
-
-    /// Has memguard run in a container, beside what runs there.
-    pub(super) fn exec(&self, container: &Container, arguments: &[&str]) -> anyhow::Result<Value> {
-        let mut all = vec!["exec", &container.id, "60", "/usr/bin/memguard"];
-        all.extend(arguments);
-        let began = Instant::now();
-        let mut told = self.kubelet(&all)?;
-        told["took_s"] = began.elapsed().as_secs_f64().into();
-        Ok(told)
-    }
-
-    pub(super) fn stop(&self, container: &Container) -> anyhow::Result<Value> {
-        let began = Instant::now();
-        let mut told = self.kubelet(&["stop", &container.id, GRACE_S])?;
-        told["took_s"] = began.elapsed().as_secs_f64().into();
-        Ok(told)
     }
 
     /// What the kubelet makes of the `ConfigMap`, and how to reach the API.
@@ -249,10 +243,18 @@ impl Node {
     /// Removes all pods.
     pub(super) fn clear(&mut self) -> anyhow::Result<()> {
         for sandbox in std::mem::take(&mut self.sandboxes) {
-            self.kubelet(&["remove", text(&sandbox.file)?, &sandbox.id])?;
+            kubelet(&["remove", text(&sandbox.file)?, &sandbox.id])?;
         }
         Ok(())
     }
+}
+
+/// Has the kubelet do something.
+fn kubelet(arguments: &[&str]) -> anyhow::Result<Value> {
+    let mut command = Command::new("/lab-kubelet");
+    command.arg(SOCKET).args(arguments);
+    let said = output(&mut command)?;
+    serde_json::from_str(&said).with_context(|| format!("lab-kubelet said {said:?}"))
 }
 
 fn step(port: &Port, what: &str) {
