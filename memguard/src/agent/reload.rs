@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Agent;
 use crate::{
     engine::{Engine, Settings, State},
+    remote::{Outward, Remote},
     respond::{Actions, Policy},
 };
 
@@ -16,6 +17,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 pub struct InForce {
     pub engine: Settings,
     pub policy: Policy,
+    /// Put in force by the thread that talks to Kubernetes and GitHub, where there is one.
+    pub outward: Outward,
 }
 
 /// Reads the configuration.
@@ -50,10 +53,17 @@ impl<A: Actions> Agent<A> {
             tracing::warn!("asked to read the configuration again, and none was given (--config)");
             return;
         };
+        // What the other thread said since the last time of what it could not use at once.
+        if let Some(good) = self.remote.as_ref().and_then(Remote::outcome) {
+            self.metrics.reloaded(good);
+        }
         match (reload.0)(asked) {
             Ok(None) => {}
             Ok(Some(new)) => {
                 self.metrics.reloaded(true);
+                if let Some(remote) = &self.remote {
+                    remote.change(&new.outward, asked);
+                }
                 self.put_in_force(new);
             }
             Err(error) => {
@@ -64,7 +74,7 @@ impl<A: Actions> Agent<A> {
     }
 
     fn put_in_force(&mut self, new: InForce) {
-        let InForce { engine, policy } = new;
+        let InForce { engine, policy, .. } = new;
         let mode = policy.usual_mode();
         tracing::info!(%mode, rules = policy.rules.len(), "the configuration was read again and is in force");
         let changed = policy != self.config.policy;
@@ -124,7 +134,7 @@ mod tests {
         let hold = Duration::from_secs(40);
         let sick = crate::respond::Sick { least: 9, share: 0.9 };
         let policy = Policy { mode: Mode::Enforce, sick, ..Policy::default() };
-        InForce { engine: Settings { hold, ..Settings::default() }, policy }
+        InForce { engine: Settings { hold, ..Settings::default() }, policy, outward: Outward::default() }
     }
 
     #[tokio::test]

@@ -35,7 +35,7 @@ impl GitHubSettings {
 
 /// Names of the settings, their ranges where they are numbers, and what they are for.
 const OFF: &str = "Without credentials nothing is asked of GitHub: the run of a job that was ended fails there some ten \
-                   minutes later, by itself. [github] with these settings turns it on; the first three ways to name \
+                   minutes later, by itself. [github] with these settings turns it on; the first four ways to name \
                    credentials exclude each other.";
 const CREDENTIALS: (&str, &str) = (
     "credentials",
@@ -46,6 +46,12 @@ const TOKEN_FILE: (&str, &str) = ("token_file", "Or a file with a token.");
 const APP_ID: (&str, &str) = ("app_id", "Or a GitHub App: its number or client id,");
 const INSTALLATION: (&str, &str) = ("installation_id", "the number of its installation,");
 const KEY: (&str, &str) = ("private_key_file", "and a file with its private key (PEM).");
+const ARC_SECRET: (&str, &str) = (
+    "arc_secret",
+    "Or ARC's own credentials: the Secret that the runner's EphemeralRunner names, read through the Kubernetes API when it is \
+     needed. Takes the right to read it (the chart's value github.arcSecrets), and an App that may cancel runs. Not for runners \
+     of actions.summerwind.dev.",
+);
 const URL: (&str, &str) = (
     "url",
     "The GitHub that the runners belong to, as in a browser: github.com, a host at ghe.com, or an Enterprise Server.",
@@ -67,12 +73,13 @@ const CHECK_RUN: (&str, &str) = (
     "Tell the developer on the commit what happened: by a check run, or with a token by a commit status.",
 );
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     CREDENTIALS.0,
     TOKEN_FILE.0,
     APP_ID.0,
     INSTALLATION.0,
     KEY.0,
+    ARC_SECRET.0,
     URL.0,
     API_URL.0,
     CA_FILE.0,
@@ -105,7 +112,7 @@ pub(super) fn read(table: &Table, problems: &mut Problems) -> Option<GitHubSetti
             "cancel" => flag(&name, value, problems, cancel),
             "force_cancel" => flag(&name, value, problems, force_cancel),
             "check_run" => flag(&name, value, problems, check_run),
-            "credentials" | "token_file" | "app_id" | "installation_id" | "private_key_file" => {}
+            "credentials" | "token_file" | "app_id" | "installation_id" | "private_key_file" | "arc_secret" => {}
             _ => problems.unknown(&name, &NAMES),
         }
     }
@@ -116,11 +123,20 @@ fn source(table: &Table, problems: &mut Problems) -> Option<Source> {
     let named = |key: &str| table.get(key).map(|value| (format!("github.{key}"), value));
     let app = [APP_ID.0, INSTALLATION.0, KEY.0];
     let of_app = app.iter().filter(|key| table.contains_key(**key)).count();
-    let ways = usize::from(table.contains_key(CREDENTIALS.0)) + usize::from(table.contains_key(TOKEN_FILE.0));
+    // `false` is as good as not there.
+    let mut arc = false;
+    if let Some((name, value)) = named(ARC_SECRET.0) {
+        flag(&name, value, problems, &mut arc);
+        arc |= value.as_bool().is_none();
+    }
+    let ways = usize::from(table.contains_key(CREDENTIALS.0))
+        + usize::from(table.contains_key(TOKEN_FILE.0))
+        + usize::from(arc);
     if ways + usize::from(of_app > 0) != 1 {
         problems.0.push(format!(
-            "github: write credentials, or token_file, or {} together{}",
+            "github: write credentials, or token_file, or {} together, or {} = true{}",
             app.join(", "),
+            ARC_SECRET.0,
             if ways + of_app == 0 {
                 "; to ask nothing of GitHub, leave [github] out"
             } else {
@@ -144,7 +160,7 @@ fn source(table: &Table, problems: &mut Problems) -> Option<Source> {
     });
     let key = named(KEY.0).and_then(|(name, value)| path(&name, value, problems));
     let app = (|| Some(Source::App { id: id?, installation: installation?, key: key? }))();
-    folder.or(token).or(app)
+    folder.or(token).or(app).or_else(|| arc.then_some(Source::Arc))
 }
 
 fn app_id(name: &str, value: &Value, problems: &mut Problems) -> Option<String> {
@@ -236,19 +252,21 @@ pub(super) fn written(settings: Option<&GitHubSettings>) -> String {
             None => format!("# {name} = {example}"),
         });
     };
-    let (mut folder, mut token, mut app) = (None, None, (None, None, None));
+    let (mut folder, mut token, mut app, mut arc) = (None, None, (None, None, None), None);
     match &connection.source {
         Source::Folder(path) => folder = Some(file(path)),
         Source::Token(path) => token = Some(file(path)),
         Source::App { id, installation, key } => {
             app = (Some(text(id)), Some(installation.to_string()), Some(file(key)));
         }
+        Source::Arc => arc = Some("true".to_owned()),
     }
     say(CREDENTIALS.0, folder, r#""/etc/memguard/github""#, CREDENTIALS.1);
     say(TOKEN_FILE.0, token, r#""/etc/memguard/token""#, TOKEN_FILE.1);
     say(APP_ID.0, app.0, r#""Iv23liABCDEF""#, APP_ID.1);
     say(INSTALLATION.0, app.1, "12345678", INSTALLATION.1);
     say(KEY.0, app.2, r#""/etc/memguard/app.pem""#, KEY.1);
+    say(ARC_SECRET.0, arc, "true", ARC_SECRET.1);
     say(URL.0, Some(text(&connection.url)), "", URL.1);
     say(API_URL.0, connection.api_url.as_deref().map(text), r#""https://github.example/api/v3""#, API_URL.1);
     say(CA_FILE.0, connection.ca_file.as_ref().map(file), r#""/etc/memguard/ca.pem""#, CA_FILE.1);
@@ -286,6 +304,8 @@ mod tests {
             "token_file = \"/t\"",
             "app_id = 7\ninstallation_id = 8\nprivate_key_file = \"/k\"",
             "app_id = \"Iv23liX\"\ninstallation_id = 8\nprivate_key_file = \"/k\"",
+            "arc_secret = true",
+            "arc_secret = false\ntoken_file = \"/t\"",
         ] {
             let settings = parse(&format!("[github]\n{way}")).unwrap();
             assert!(settings.as_ref().is_some_and(|settings| settings.cancel && !settings.force_cancel));
@@ -335,6 +355,12 @@ mod tests {
         assert!(problems[0].contains("leave [github] out"), "{problems:?}");
         let problems = parse("[github]\napp_id = 1").unwrap_err();
         assert!(problems[0].contains("installation_id and private_key_file"), "{problems:?}");
+        for (ways, count) in
+            [("arc_secret = true\ntoken_file = \"/t\"", 1), ("arc_secret = false", 1), ("arc_secret = 1", 1)]
+        {
+            let problems = parse(&format!("[github]\n{ways}")).unwrap_err();
+            assert!(problems.len() == count && problems[0].contains("arc_secret"), "{ways}: {problems:?}");
+        }
         assert!(parse("github = 1").unwrap_err()[0].contains("[github]"));
     }
 

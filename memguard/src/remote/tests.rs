@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use super::{
     outside::{Cancelled, Check, Outside, Run, RunJob, RunRef},
     plan::{adapt, due, follow_ups, settle_dependents},
@@ -130,6 +132,8 @@ fn facts() -> RunnerFacts {
         }),
         github_secret: None,
         arc_version: Some("0.9.2".to_owned()),
+        vault: false,
+        proxied: false,
     }
 }
 
@@ -415,7 +419,7 @@ mod worker_tests {
     async fn settle(world: &World, incident: Incident) -> Incident {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(&dir.path().join("state"), dir.path()).unwrap().journal;
-        let worker = Worker::new(world.clone(), journal.pen(), KnownRunners::default());
+        let worker = Worker::new(watch::channel(world.clone()).1, journal.pen(), KnownRunners::default());
         let (asks, inbox) = tokio::sync::mpsc::channel(4);
         let running = tokio::spawn(worker.run(inbox));
         let id = incident.id.clone();
@@ -473,7 +477,7 @@ mod worker_tests {
     #[tokio::test]
     async fn a_runner_that_was_looked_up_early_is_known_without_waiting() {
         let (known, journal) = (KnownRunners::default(), Journal::none());
-        let worker = Worker::new(World::default(), journal.pen(), known.clone());
+        let worker = Worker::new(watch::channel(World::default()).1, journal.pen(), known.clone());
         let (asks, inbox) = tokio::sync::mpsc::channel(4);
         let running = tokio::spawn(worker.run(inbox));
         let runner = facts().runner();
@@ -483,5 +487,67 @@ mod worker_tests {
         running.await.unwrap();
         assert_eq!(known.of(&runner), Some(facts()));
         assert_eq!(known.of(&RunnerRef { uid: Some("another".to_owned()), ..runner }), None);
+    }
+
+    /// What is logged by this thread from now on.
+    #[derive(Clone, Default)]
+    struct Logged(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Logged {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Sentences of follow-ups that are not done, with how often they were written.
+    async fn told(world: &World, incident: Incident) -> Vec<(String, usize)> {
+        let logged = Logged::default();
+        let writer = logged.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let kept = settle(world, incident).await;
+        drop(guard);
+        let logged = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+        let not_needed = kept.follow_ups.iter().filter(|this| matches!(this.progress, Progress::NotNeeded { .. }));
+        not_needed
+            .map(|this| {
+                let sentence = this.outcome();
+                // Once for people, and once as a record.
+                let count = logged.matches(&format!("({}): {sentence}", kept.id)).count();
+                (sentence, count)
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_settled_by_something_else_is_told_once_with_its_reason() {
+        let mut idle = facts();
+        idle.job = None;
+        let world = World::default().with(|s| s.runner.push_back(Ok(idle)));
+        let told = told(&world, incident()).await;
+        let once = |sentence: &str| (sentence.to_owned(), 1);
+        assert_eq!(
+            told,
+            [
+                once("cancelling the GitHub run: not needed, the runner had no job"),
+                once("the check run: not needed, the runner had no job"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn so_is_what_is_settled_by_how_the_container_ended() {
+        let stage = Stage::Done { ended: Ended::NobodyDied { waited_ms: 1 } };
+        let told = told(&World::default(), Incident { stage, ..incident() }).await;
+        assert_eq!(told.len(), Kind::ALL.len());
+        assert!(
+            told.iter().all(|(sentence, count)| sentence.ends_with("not needed, nobody died") && *count == 1),
+            "{told:?}"
+        );
     }
 }
