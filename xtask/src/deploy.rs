@@ -61,7 +61,7 @@ struct Rendered {
 }
 
 /// Values that the schema has to refuse, and what the message has to name.
-fn refused() -> [(&'static str, Value); 12] {
+fn refused() -> [(&'static str, Value); 13] {
     [
         ("mode", json!({"securityContext": {"mode": "root"}})),
         ("summerwind", json!({"summerwind": {"enabled": "no"}})),
@@ -74,6 +74,10 @@ fn refused() -> [(&'static str, Value); 12] {
         ("existingSecret", json!({"github": {"existingSecret": "My Secret"}})),
         ("logFormat", json!({"logFormat": "xml"})),
         ("names", json!({"github": {"arcSecrets": [{"namespace": "arc-runners", "names": []}]}})),
+        (
+            "twice",
+            json!({"github": {"arcSecrets": [{"namespace": "a", "names": ["s"]}, {"namespace": "a", "names": ["t"]}]}}),
+        ),
         ("arcSecrets", json!({"github": {"arcSecrets": [{"namespace": "Arc/Runners", "names": ["s"]}]}})),
     ]
 }

@@ -118,8 +118,10 @@ mod tests {
     use crate::{
         agent::Config,
         cgroup::CgroupRoot,
+        config::KubernetesSettings,
         journal::Journal,
         kernel::{Facts, plan},
+        remote::{self, Setup},
         respond::{DryRun, Mode},
     };
 
@@ -146,6 +148,36 @@ mod tests {
         assert_eq!((agent.config.policy.mode, agent.config.policy.sick.least), (Mode::Enforce, 9));
         assert_eq!(agent.engine.settings().hold, Duration::from_secs(40));
         assert_eq!(agent.summary.mode, Mode::Enforce);
+    }
+
+    #[tokio::test]
+    async fn what_concerns_others_is_handed_to_their_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let kubeconfig = dir.path().join("kubeconfig");
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "k", "cluster": {"server": "http://127.0.0.1:1"}}],
+            "users": [{"name": "u", "user": {}}], "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        });
+        std::fs::write(&kubeconfig, text.to_string()).unwrap();
+        let outward = Outward::default();
+        let setup = Setup { kubeconfig: Some(kubeconfig), node: "n".to_owned(), outward: outward.clone() };
+        let remote = remote::start(setup, Journal::none().pen()).unwrap();
+        let reload = Reload::new(move |_| {
+            let kubernetes = KubernetesSettings { events: false, ..outward.kubernetes };
+            Ok(Some(InForce { outward: Outward { kubernetes, ..outward.clone() }, ..other() }))
+        });
+        let mut agent = agent(Some(reload)).reaching(Some(remote));
+        let events = |agent: &Agent<DryRun>| agent.remote.as_ref().unwrap().reach().events;
+        assert!(events(&agent));
+        agent.reload(false);
+        for _ in 0..1000 {
+            if !events(&agent) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the change does not arrive");
     }
 
     #[tokio::test]

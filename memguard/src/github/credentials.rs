@@ -28,6 +28,8 @@ const TOKEN: &str = "github_token";
 const APP_ID: &str = "github_app_id";
 const INSTALLATION: &str = "github_app_installation_id";
 const KEY: &str = "github_app_private_key";
+/// As ARC has them in its Secret.
+pub(super) const NAMES: [&str; 4] = [TOKEN, APP_ID, INSTALLATION, KEY];
 
 #[derive(Clone)]
 pub(super) enum Credentials {
@@ -57,7 +59,7 @@ pub(super) fn stamp(source: &Source) -> Stamp {
 
 fn files(source: &Source) -> Vec<PathBuf> {
     match source {
-        Source::Folder(folder) => [TOKEN, APP_ID, INSTALLATION, KEY].map(|name| folder.join(name)).into(),
+        Source::Folder(folder) => NAMES.map(|name| folder.join(name)).into(),
         Source::Token(path) | Source::App { key: path, .. } => vec![path.clone()],
         Source::Arc => Vec::new(),
     }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use futures_util::future::BoxFuture;
 use secrecy::zeroize::Zeroizing;
 
+use super::credentials::NAMES;
 use crate::remote::Failure;
 
 /// Who keeps them: asked when they are needed, and again when GitHub refuses them.
@@ -30,8 +31,10 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// What has another name than ARC's is let go of at once.
     pub fn new(version: String, values: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
-        Self { version, values: values.into_iter().map(|(name, value)| (name, Zeroizing::new(value))).collect() }
+        let values = values.into_iter().map(|(name, value)| (name, Zeroizing::new(value)));
+        Self { version, values: values.filter(|(name, _)| NAMES.contains(&name.as_str())).collect() }
     }
 
     pub(super) fn value(&self, name: &str) -> Option<&[u8]> {
@@ -39,7 +42,7 @@ impl Kept {
     }
 }
 
-/// Without the values, and without names that may be anybody's.
+/// Without the values.
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kept").field("version", &self.version).finish_non_exhaustive()

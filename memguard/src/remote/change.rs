@@ -11,7 +11,9 @@ use std::{
 
 use kube::Client;
 use tokio::{
+    runtime::Handle,
     sync::watch::{Receiver, Sender},
+    task::spawn_blocking,
     time::sleep,
 };
 
@@ -24,7 +26,7 @@ use super::{
 use crate::kubernetes;
 
 /// Settings that could not be used are tried again so often: what they lack (a file) may come.
-const TRY_AGAIN: Duration = Duration::from_mins(1);
+pub(super) const TRY_AGAIN: Duration = Duration::from_mins(1);
 
 /// What the agent wants to be in force.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +106,7 @@ pub(super) struct Changes {
     pub(super) outside: Sender<Real>,
     /// For the watch of pods, which begins anew with it.
     pub(super) watching: Sender<Client>,
+    pub(super) try_again: Duration,
 }
 
 impl Changes {
@@ -113,7 +116,7 @@ impl Changes {
         loop {
             let retry = async {
                 match trouble {
-                    Some(_) => sleep(TRY_AGAIN).await,
+                    Some(_) => sleep(self.try_again).await,
                     None => std::future::pending().await,
                 }
             };
@@ -155,8 +158,10 @@ impl Changes {
         let timeout = wanted.kubernetes.timeout;
         let mut client = None;
         let mut next = Outward { kubernetes: wanted.kubernetes, ..self.outward.clone() };
-        if anew || timeout != self.outward.kubernetes.timeout {
-            match kubernetes::client(self.kubeconfig.as_deref(), timeout).await {
+        if timeout != self.outward.kubernetes.timeout {
+            let kubeconfig = self.kubeconfig.clone();
+            let made = aside(async move || kubernetes::client(kubeconfig.as_deref(), timeout).await).await;
+            match made {
                 Ok(new) => client = Some(new),
                 Err(error) => {
                     next.kubernetes.timeout = self.outward.kubernetes.timeout;
@@ -168,12 +173,9 @@ impl Changes {
         let to_github = connection(&wanted);
         if anew || client.is_some() || to_github != connection(&self.outward) {
             let kubernetes = client.as_ref().unwrap_or(&self.ways.kubernetes.0).clone();
-            // Reads files, and maybe from a disk that hangs: not what the follow-ups should wait for.
-            let made = tokio::task::spawn_blocking(move || Login::new(to_github.as_ref(), &kubernetes)).await;
-            match made {
-                Ok(Ok(login)) => (self.ways.login, next.github) = (login, wanted.github),
-                Ok(Err(error)) => trouble.push(of_github(&self.outward, &error.to_string())),
-                Err(error) => trouble.push(of_github(&self.outward, &error.to_string())),
+            match aside(async move || Login::new(to_github.as_ref(), &kubernetes)).await {
+                Ok(login) => (self.ways.login, next.github) = (login, wanted.github),
+                Err(error) => trouble.push(of_github(&self.outward, &error)),
             }
         } else {
             next.github = wanted.github;
@@ -191,10 +193,91 @@ impl Changes {
     }
 }
 
+/// Reads files on a thread of its own: their disk may hang, and nothing else here should wait for it. The error in words.
+async fn aside<T, E, W>(what: impl FnOnce() -> W + Send + 'static) -> Result<T, String>
+where
+    T: Send + 'static,
+    E: std::fmt::Display,
+    W: Future<Output = Result<T, E>>,
+{
+    let here = Handle::current();
+    let done = spawn_blocking(move || here.block_on(what()).map_err(|error| error.to_string())).await;
+    done.map_err(|error| error.to_string())?
+}
+
 fn of_github(before: &Outward, why: &str) -> String {
     let stays = match before.github {
         Some(_) => "the [github] of before stays in force",
         None => "nothing is asked of GitHub, as before",
     };
     format!("[github] can't be used as it is now, so {stays}: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::github::Source;
+
+    fn client() -> Client {
+        let (service, _) = tower_test::mock::pair::<http::Request<kube::client::Body>, http::Response<String>>();
+        Client::new(service, "default")
+    }
+
+    /// A GitHub with a token in this file.
+    fn with_token(path: &std::path::Path) -> Outward {
+        let table = format!("[github]\nurl = \"http://127.0.0.1:1\"\ntoken_file = {path:?}\n");
+        let github = crate::config::configuration(&table.parse().unwrap()).unwrap().github;
+        assert_eq!(github.as_ref().unwrap().connection.source, Source::Token(path.to_owned()));
+        Outward { github, ..Outward::default() }
+    }
+
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        for _ in 0..2000 {
+            if holds() {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{what} does not come");
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_used_is_tried_again_by_itself_and_told_once() {
+        let outward = Outward::default();
+        let in_force = InForce::new(&outward);
+        let (outside, attempts) = watch::channel(Real::new(client(), Login::None));
+        let (watching, clients) = watch::channel(client());
+        let changes = Changes {
+            kubeconfig: None,
+            outward: outward.clone(),
+            ways: Ways { kubernetes: Way(client()), login: Login::None },
+            in_force: in_force.clone(),
+            outside,
+            watching,
+            try_again: Duration::from_millis(10),
+        };
+        let (wants, wanted) = watch::channel(Wanted { outward, asked: 0 });
+        let running = tokio::spawn(changes.run(wanted));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        wants.send_modify(|wanted| wanted.outward = with_token(&path));
+        until("the failure", || in_force.take_outcome() == Some(false)).await;
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!((in_force.take_outcome(), in_force.reach().github), (None, false), "still, and told before");
+        std::fs::write(&path, "a-token").unwrap();
+        until("the end of it", || in_force.take_outcome() == Some(true)).await;
+        assert!(in_force.reach().github);
+        assert!(format!("{:?}", attempts.borrow()).contains("GitHub"), "the next attempts have it");
+        assert!(!clients.has_changed().unwrap(), "the watch of pods goes on");
+        running.abort();
+    }
+
+    #[test]
+    fn an_error_says_what_stays() {
+        let none = of_github(&Outward::default(), "x");
+        let some = of_github(&with_token(std::path::Path::new("/t")), "x");
+        assert!(none.contains("nothing is asked") && some.contains("stays in force"), "{none}; {some}");
+    }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{
 
 use super::{
     Real,
-    change::{Changes, InForce, Wanted, Way, Ways},
+    change::{Changes, InForce, TRY_AGAIN, Wanted, Way, Ways},
     login::Login,
     outward::Outward,
     plan::{Reach, Wishes},
@@ -104,7 +104,8 @@ pub fn start(setup: Setup, pen: Pen) -> Result<Remote, SetupError> {
             let (outside, attempts) = watch::channel(Real::new(client.clone(), ways.login.clone()));
             let (watching, clients) = watch::channel(client);
             let worker = Worker::new(attempts, pen, found).telling(counted);
-            let changing = Changes { kubeconfig, outward, ways, in_force: now, outside, watching };
+            let changing =
+                Changes { kubeconfig, outward, ways, in_force: now, outside, watching, try_again: TRY_AGAIN };
             tokio::select! {
                 () = watch_pods(clients, &node, watched) => {}
                 () = changing.run(changes) => {}

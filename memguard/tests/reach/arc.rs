@@ -5,7 +5,10 @@ use memguard::{
     kubernetes,
     remote::{Kind, Progress, look_at_arc_secrets},
 };
-use memguard_stubs::kubernetes::objects::{Container, of_runner, pod};
+use memguard_stubs::{
+    github::{Fault, Run, What},
+    kubernetes::objects::{Container, of_runner, pod},
+};
 use serde_json::json;
 
 use crate::fixture::{TOKEN, World, arcs_secret, outward, runner, until};
@@ -45,7 +48,7 @@ async fn a_token_that_github_refuses_is_read_again() {
     let first = world.follow("mg-1");
     assert!(matches!(world.end(&first, Kind::Cancel).await, Progress::Done { .. }));
     let read = world.secrets_read();
-    world.github.put_run(memguard_stubs::github::Run::on("octo/repo", 42, "r-1"));
+    world.github.put_run(Run::on("octo/repo", 42, "r-1"));
     world.github.set_token("another-token");
     world.kube.put(arcs_secret(&[("github_token", "another-token\n")])).unwrap();
     world.kube.put(runner(&world.github.url(), &json!({}))).unwrap();
@@ -59,6 +62,61 @@ async fn a_token_that_github_refuses_is_read_again() {
     let third = world.follow("mg-3");
     let why = gave_up(world.end(&third, Kind::Cancel).await);
     assert!(why.contains("Role in namespace ci"), "{why}");
+}
+
+const KEY: &str = include_str!("../../../tests/fixtures/github/app-key.pem");
+
+fn of_app(id: &str) -> serde_json::Value {
+    let values = [("github_app_id", id), ("github_app_installation_id", "8"), ("github_app_private_key", KEY)];
+    arcs_secret(&values)
+}
+
+#[tokio::test]
+async fn an_apps_login_lasts_and_is_made_anew_with_what_the_secret_says_then() {
+    let world = started().await;
+    world.kube.grant("get", "secrets");
+    world.kube.put(of_app("Iv23liABC")).unwrap();
+    let logins = || world.github.requests().iter().filter(|request| request.path.contains("/access_tokens")).count();
+    let first = world.follow("mg-1");
+    assert!(matches!(world.end(&first, Kind::Cancel).await, Progress::Done { .. }));
+    assert!(matches!(world.end(&first, Kind::CheckRun).await, Progress::Done { .. }));
+    assert_eq!((logins(), world.secrets_read(), world.github.check_runs().len()), (1, 1, 1));
+    // The App was replaced, and its tokens ended.
+    world.github.expire_tokens();
+    world.kube.put(of_app("Iv23liXYZ")).unwrap();
+    let second = again(&world, "mg-2");
+    assert!(matches!(world.end(&second, Kind::Cancel).await, Progress::Done { .. }));
+    assert_eq!((world.github.run(42).unwrap().cancels, world.secrets_read()), (1, 2));
+}
+
+/// The same run once more.
+fn again(world: &World, id: &str) -> String {
+    world.github.put_run(Run::on("octo/repo", 42, "r-1"));
+    world.kube.put(runner(&world.github.url(), &json!({}))).unwrap();
+    world.follow(id)
+}
+
+#[tokio::test]
+async fn a_login_that_github_refuses_is_tried_with_what_the_secret_says_now() {
+    // Too short to be used twice, so each request is preceded by a login.
+    let mut world = World::with_token_life(1).await;
+    world.start(outward(Some((&world.github, Source::Arc))));
+    world.kube.grant("get", "secrets");
+    world.kube.put(of_app("Iv23liABC")).unwrap();
+    let first = world.follow("mg-1");
+    assert!(matches!(world.end(&first, Kind::Cancel).await, Progress::Done { .. }));
+    world.end(&first, Kind::CheckRun).await;
+    assert_eq!(world.secrets_read(), 1);
+    world.github.fault(Fault::at("/access_tokens", What::refusal(401, "Integration not found")));
+    world.kube.put(of_app("Iv23liXYZ")).unwrap();
+    let second = again(&world, "mg-2");
+    assert!(matches!(world.end(&second, Kind::Cancel).await, Progress::Done { .. }));
+    // With the same words it is final.
+    world.end(&second, Kind::CheckRun).await;
+    world.github.fault(Fault::at("/access_tokens", What::refusal(401, "Integration not found")));
+    let third = again(&world, "mg-3");
+    let why = gave_up(world.end(&third, Kind::Cancel).await);
+    assert!(why.contains("private key"), "{why}");
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn github_comes_and_goes_and_what_was_planned_uses_what_is_in_force() {
     world.github.fault(Fault::next(What::refusal(503, "not now")).always());
     let planned = world.follow("planned");
     until("the first try", || world.github.requests().iter().any(|request| request.path.contains("/runs/"))).await;
-    let other = github("another-token").await;
+    let other = github("another-token", 3600).await;
     world.kube.put(runner(&other.url(), &json!({}))).unwrap();
     let moved = outward(Some((&world.github, token_file(&world.path("token"), "another-token"))));
     let moved = memguard::remote::Outward {

@@ -34,15 +34,20 @@ pub(crate) struct World {
     remote: Option<Remote>,
 }
 
-pub(crate) async fn github(token: &str) -> GitHubStub {
+pub(crate) async fn github(token: &str, token_life_s: u32) -> GitHubStub {
     let runs = vec![Run::on("octo/repo", RUN, "r-1")];
-    let setup = github::Setup { runs, token: Some(token.to_owned()), ..github::Setup::default() };
+    let setup = github::Setup { runs, token: Some(token.to_owned()), token_life_s, ..github::Setup::default() };
     GitHubStub::start("127.0.0.1:0".parse().unwrap(), setup).await.unwrap()
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let github = github(TOKEN).await;
+        Self::with_token_life(3600).await
+    }
+
+    /// Tokens of an App live so many seconds.
+    pub(crate) async fn with_token_life(seconds: u32) -> Self {
+        let github = github(TOKEN, seconds).await;
         let objects = vec![runner(&github.url(), &json!({})), arcs_secret(&[("github_token", TOKEN)])];
         let setup = kubernetes::Setup { objects, ..kubernetes::Setup::default() };
         let kube = KubeStub::start("127.0.0.1:0".parse().unwrap(), setup).await.unwrap();
