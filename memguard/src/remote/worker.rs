@@ -80,6 +80,8 @@ struct Finished {
     took: Took,
 }
 
+type Tell = Box<dyn Fn(&Event) + Send + Sync>;
+
 pub(super) struct Worker<O> {
     /// Each attempt takes what is there when it begins.
     outside: watch::Receiver<O>,
@@ -87,6 +89,8 @@ pub(super) struct Worker<O> {
     known: KnownRunners,
     /// How much remains to be done.
     board: Board,
+    /// Where events go.
+    tell: Tell,
     incidents: BTreeMap<String, Incident>,
     under_way: HashMap<Id, (String, Kind)>,
     attempts: JoinSet<Option<Finished>>,
@@ -100,6 +104,7 @@ impl<O: Outside> Worker<O> {
             pen,
             known,
             board,
+            tell: Box::new(emit),
             incidents: BTreeMap::new(),
             under_way: HashMap::new(),
             attempts: JoinSet::new(),
@@ -109,6 +114,12 @@ impl<O: Outside> Worker<O> {
     /// Tells there how much remains to be done.
     pub(super) fn telling(self, board: Board) -> Self {
         Self { board, ..self }
+    }
+
+    /// Hands events to somebody else than the log and the metrics.
+    #[cfg(test)]
+    pub(super) fn telling_events(self, tell: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self { tell: Box::new(tell), ..self }
     }
 
     /// Until nobody can ask for anything any more.
@@ -142,7 +153,7 @@ impl<O: Outside> Worker<O> {
         let before = open_kinds(&incident);
         let open = adapt(&mut incident);
         self.pen.after(&incident);
-        tell_settled(&incident, &before);
+        tell_settled(&self.tell, &incident, &before);
         if open {
             self.incidents.insert(incident.id.clone(), incident);
         }
@@ -218,9 +229,9 @@ impl<O: Outside> Worker<O> {
         let (forced, points) = (forced(&before, &follow_up), Points::of(kind, &before));
         crash::point(if forced { "force-cancel-kept" } else { points.kept });
         if worth_telling(&before, &follow_up) {
-            emit(&Event::FollowUp(Box::new(FollowUpEvent::new(incident, &follow_up))));
+            (self.tell)(&Event::FollowUp(Box::new(FollowUpEvent::new(incident, &follow_up))));
         }
-        tell_settled(incident, &others);
+        tell_settled(&self.tell, incident, &others);
         if !incident.is_open() {
             let id = incident.id.clone();
             self.incidents.remove(&id);
@@ -233,9 +244,9 @@ fn open_kinds(incident: &Incident) -> Vec<Kind> {
 }
 
 /// Tells of those that nothing was tried for: what became of another one, or how the container ended, has settled them.
-fn tell_settled(incident: &Incident, were_open: &[Kind]) {
+fn tell_settled(tell: &Tell, incident: &Incident, were_open: &[Kind]) {
     for follow_up in incident.follow_ups.iter().filter(|this| !this.is_open() && were_open.contains(&this.kind)) {
-        emit(&Event::FollowUp(Box::new(FollowUpEvent::new(incident, follow_up))));
+        tell(&Event::FollowUp(Box::new(FollowUpEvent::new(incident, follow_up))));
     }
 }
 

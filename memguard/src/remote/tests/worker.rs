@@ -4,9 +4,17 @@ use super::*;
 
 /// Runs the worker on an incident until all is settled, and returns the incident as the journal has it.
 async fn settle(world: &World, incident: Incident) -> Incident {
+    settle_and_listen(world, incident).await.0
+}
+
+/// The same with all events, in words.
+async fn settle_and_listen(world: &World, incident: Incident) -> (Incident, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(&dir.path().join("state"), dir.path()).unwrap().journal;
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&events);
     let worker = Worker::new(watch::channel(world.clone()).1, journal.pen(), KnownRunners::default());
+    let worker = worker.telling_events(move |event| told.lock().unwrap().push(event.to_string()));
     let (asks, inbox) = tokio::sync::mpsc::channel(4);
     let running = tokio::spawn(worker.run(inbox));
     let id = incident.id.clone();
@@ -20,7 +28,8 @@ async fn settle(world: &World, incident: Incident) -> Incident {
             assert!(journal.close(Duration::from_secs(5)));
             let stored = crate::journal::read_only(&dir.path().join("state")).unwrap();
             assert_eq!(stored, std::slice::from_ref(&kept), "what is in the run folder is on the disk too");
-            return kept;
+            let events = events.lock().unwrap().clone();
+            return (kept, events);
         }
     }
     panic!("it does not end: {:?}", copies.all());
@@ -76,39 +85,12 @@ async fn a_runner_that_was_looked_up_early_is_known_without_waiting() {
     assert_eq!(known.of(&RunnerRef { uid: Some("another".to_owned()), ..runner }), None);
 }
 
-/// What is logged by this thread from now on.
-#[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Logged {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Sentences of follow-ups that are not done, with how often they were written.
+/// Sentences of follow-ups that are not needed, with how often they were told.
 async fn told(world: &World, incident: Incident) -> Vec<(String, usize)> {
-    let logged = Logged::default();
-    let writer = logged.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
-    let kept = settle(world, incident).await;
-    drop(guard);
-    let logged = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    let (kept, events) = settle_and_listen(world, incident).await;
     let not_needed = kept.follow_ups.iter().filter(|this| matches!(this.progress, Progress::NotNeeded { .. }));
-    not_needed
-        .map(|this| {
-            let sentence = this.outcome();
-            // Once for people, and once as a record.
-            let count = logged.matches(&format!("({}): {sentence}", kept.id)).count();
-            (sentence, count)
-        })
-        .collect()
+    let count = |sentence: &str| events.iter().filter(|event| event.ends_with(sentence)).count();
+    not_needed.map(|this| (this.outcome(), count(&this.outcome()))).collect()
 }
 
 #[tokio::test]
