@@ -49,6 +49,23 @@ async fn the_role_has_the_rights_that_memguard_asks_for_and_no_other() {
 }
 
 #[test]
+fn the_right_to_read_secrets_is_a_file_of_its_own_and_for_named_ones_in_one_namespace() {
+    let path = MANIFESTS.replace("memguard.yaml", "arc-secrets.yaml");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(path).unwrap()).unwrap();
+    let [role, binding] = &objects[..] else { panic!("{objects:?}") };
+    assert_eq!((&role["kind"], &binding["kind"]), (&json!("Role"), &json!("RoleBinding")));
+    assert_eq!(role["metadata"]["namespace"], binding["metadata"]["namespace"]);
+    let rules = role["rules"].as_array().unwrap();
+    assert_eq!(
+        rules[..],
+        [json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["arc-github-app"], "verbs": ["get"]})]
+    );
+    assert_eq!(binding["subjects"][0], json!({"kind": "ServiceAccount", "name": "memguard", "namespace": "memguard"}));
+    let all = fs::read_to_string(MANIFESTS).unwrap();
+    assert!(!all.contains("secrets"), "not by default");
+}
+
+#[test]
 fn the_configuration_is_read_and_observes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("memguard.toml");

@@ -26,6 +26,13 @@ const WITHOUT_SCHEMA: [&str; 2] = ["monitoring.coreos.com/v1/PodMonitor", "monit
 /// Templates in the order in which their objects need each other.
 const ORDER: [&str; 4] = ["serviceaccount.yaml", "rbac.yaml", "configmap.yaml", "daemonset.yaml"];
 const DEFAULTS: &str = "defaults";
+/// What is no part of the manifests: it is another file, from the example that asks for it.
+const ARC_SECRETS: &str = "arc-secrets.yaml";
+const ARC_SECRETS_EXAMPLE: &str = "arc-secret.yaml";
+const ARC_SECRETS_HEAD: &str = "\
+# For `arc_secret = true` under [github] in memguard.toml: the right to read the Secrets with ARC's own credentials. Name your
+# runners' namespace and Secret. Made from deploy/chart/memguard by `cargo xtask deploy`.
+";
 const HEAD: &str = "\
 # memguard with the chart's defaults: observes on every node. Made from deploy/chart/memguard by `cargo xtask deploy`.
 # Put your image in place of registry.example.com/memguard.
@@ -54,7 +61,7 @@ struct Rendered {
 }
 
 /// Values that the schema has to refuse, and what the message has to name.
-fn refused() -> [(&'static str, Value); 10] {
+fn refused() -> [(&'static str, Value); 13] {
     [
         ("mode", json!({"securityContext": {"mode": "root"}})),
         ("summerwind", json!({"summerwind": {"enabled": "no"}})),
@@ -66,18 +73,26 @@ fn refused() -> [(&'static str, Value); 10] {
         ("port", json!({"metrics": {"port": 0}})),
         ("existingSecret", json!({"github": {"existingSecret": "My Secret"}})),
         ("logFormat", json!({"logFormat": "xml"})),
+        ("names", json!({"github": {"arcSecrets": [{"namespace": "arc-runners", "names": []}]}})),
+        (
+            "twice",
+            json!({"github": {"arcSecrets": [{"namespace": "a", "names": ["s"]}, {"namespace": "a", "names": ["t"]}]}}),
+        ),
+        ("arcSecrets", json!({"github": {"arcSecrets": [{"namespace": "Arc/Runners", "names": ["s"]}]}})),
     ]
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let (manifests, problems) = gather()?;
-    let path = paths::root().join("deploy/manifests/memguard.yaml");
-    if args.check {
-        let there = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-        compare(&there, &manifests).with_context(|| format!("{} is not what the chart renders", path.display()))?;
-    } else {
-        fs::write(&path, manifests).with_context(|| format!("can't write {}", path.display()))?;
-        ui::say(path.display());
+    let (made, problems) = gather()?;
+    for (name, text) in [("memguard.yaml", made.all), (ARC_SECRETS, made.arc_secrets)] {
+        let path = paths::root().join("deploy/manifests").join(name);
+        if args.check {
+            let there = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+            compare(&there, &text).with_context(|| format!("{} is not what the chart renders", path.display()))?;
+        } else {
+            fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
+            ui::say(path.display());
+        }
     }
     ensure!(problems.is_empty(), "deploy/chart/memguard has {} problems:\n  {}", problems.len(), problems.join("\n  "));
     Ok(())
@@ -88,8 +103,14 @@ pub(crate) fn check() -> anyhow::Result<()> {
     run(&Args { check: true })
 }
 
+/// Plain manifests.
+struct Made {
+    all: String,
+    arc_secrets: String,
+}
+
 /// The manifests, and all that is wrong with the chart.
-fn gather() -> anyhow::Result<(String, Vec<String>)> {
+fn gather() -> anyhow::Result<(Made, Vec<String>)> {
     setup::ensure(setup::Part::Chart)?;
     let answer = ask(&cases()?, &refused(), &KUBERNETES)?;
     let mut problems = answer.lint;
@@ -106,7 +127,10 @@ fn gather() -> anyhow::Result<(String, Vec<String>)> {
         problems.extend(beside_memguard(&memguard, rendered)?.into_iter().map(|problem| format!("{name}: {problem}")));
     }
     let defaults = answer.cases.get(DEFAULTS).context("the chart was not rendered")?;
-    Ok((manifests(defaults)?, problems))
+    let example = answer.cases.get(ARC_SECRETS_EXAMPLE).and_then(|example| example.texts.get(ARC_SECRETS));
+    let example = example.with_context(|| format!("deploy/examples/{ARC_SECRETS_EXAMPLE} renders no {ARC_SECRETS}"))?;
+    let arc_secrets = format!("{ARC_SECRETS_HEAD}---\n{}\n", example.trim());
+    Ok((Made { all: manifests(defaults)?, arc_secrets }, problems))
 }
 
 /// The pod template of the `DaemonSet` as the chart renders it with the values of an example.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Agent;
 use crate::{
     engine::{Engine, Settings, State},
+    remote::{Outward, Remote},
     respond::{Actions, Policy},
 };
 
@@ -16,6 +17,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 pub struct InForce {
     pub engine: Settings,
     pub policy: Policy,
+    /// Put in force by the thread that talks to Kubernetes and GitHub, where there is one.
+    pub outward: Outward,
 }
 
 /// Reads the configuration.
@@ -50,10 +53,17 @@ impl<A: Actions> Agent<A> {
             tracing::warn!("asked to read the configuration again, and none was given (--config)");
             return;
         };
+        // What the other thread said since the last time of what it could not use at once.
+        if let Some(good) = self.remote.as_ref().and_then(Remote::outcome) {
+            self.metrics.reloaded(good);
+        }
         match (reload.0)(asked) {
             Ok(None) => {}
             Ok(Some(new)) => {
                 self.metrics.reloaded(true);
+                if let Some(remote) = &self.remote {
+                    remote.change(&new.outward, asked);
+                }
                 self.put_in_force(new);
             }
             Err(error) => {
@@ -64,7 +74,7 @@ impl<A: Actions> Agent<A> {
     }
 
     fn put_in_force(&mut self, new: InForce) {
-        let InForce { engine, policy } = new;
+        let InForce { engine, policy, .. } = new;
         let mode = policy.usual_mode();
         tracing::info!(%mode, rules = policy.rules.len(), "the configuration was read again and is in force");
         let changed = policy != self.config.policy;
@@ -108,8 +118,10 @@ mod tests {
     use crate::{
         agent::Config,
         cgroup::CgroupRoot,
+        config::KubernetesSettings,
         journal::Journal,
         kernel::{Facts, plan},
+        remote::{self, Setup},
         respond::{DryRun, Mode},
     };
 
@@ -124,7 +136,7 @@ mod tests {
         let hold = Duration::from_secs(40);
         let sick = crate::respond::Sick { least: 9, share: 0.9 };
         let policy = Policy { mode: Mode::Enforce, sick, ..Policy::default() };
-        InForce { engine: Settings { hold, ..Settings::default() }, policy }
+        InForce { engine: Settings { hold, ..Settings::default() }, policy, outward: Outward::default() }
     }
 
     #[tokio::test]
@@ -136,6 +148,36 @@ mod tests {
         assert_eq!((agent.config.policy.mode, agent.config.policy.sick.least), (Mode::Enforce, 9));
         assert_eq!(agent.engine.settings().hold, Duration::from_secs(40));
         assert_eq!(agent.summary.mode, Mode::Enforce);
+    }
+
+    #[tokio::test]
+    async fn what_concerns_others_is_handed_to_their_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let kubeconfig = dir.path().join("kubeconfig");
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "k", "cluster": {"server": "http://127.0.0.1:1"}}],
+            "users": [{"name": "u", "user": {}}], "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        });
+        std::fs::write(&kubeconfig, text.to_string()).unwrap();
+        let outward = Outward::default();
+        let setup = Setup { kubeconfig: Some(kubeconfig), node: "n".to_owned(), outward: outward.clone() };
+        let remote = remote::start(setup, Journal::none().pen()).unwrap();
+        let reload = Reload::new(move |_| {
+            let kubernetes = KubernetesSettings { events: false, ..outward.kubernetes };
+            Ok(Some(InForce { outward: Outward { kubernetes, ..outward.clone() }, ..other() }))
+        });
+        let mut agent = agent(Some(reload)).reaching(Some(remote));
+        let events = |agent: &Agent<DryRun>| agent.remote.as_ref().unwrap().reach().events;
+        assert!(events(&agent));
+        agent.reload(false);
+        for _ in 0..1000 {
+            if !events(&agent) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the change does not arrive");
     }
 
     #[tokio::test]

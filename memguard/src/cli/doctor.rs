@@ -18,7 +18,6 @@ use crate::{
     cgroup::{CgroupRoot, RootFacts},
     config::Configuration,
     doctor::{self, Finding, Grade},
-    github::GitHub,
     kernel::{Facts, HookState, Kernel, Level, Plan, Privileges},
     telemetry::{LogFormat, init},
     tracer::{self, Limits, TracerCost, embedded_object},
@@ -88,21 +87,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut findings = doctor::node(&facts, &plan, swap);
     let configured = args.config.as_deref().map(configuration);
     let github = configured.as_ref().and_then(|(_, configured)| configured.github.as_ref());
-    runtime.block_on(async {
-        args.reach.look(&mut findings).await;
-        if let Some(settings) = github {
-            match GitHub::new(&settings.connection) {
-                Ok(client) => findings.extend(doctor::github(client.doctor().await)),
-                Err(error) => findings.push(Finding::of(
-                    "github",
-                    Grade::Bad,
-                    error.to_string(),
-                    "memguard would not start with it",
-                    "put the credentials right",
-                )),
-            }
-        }
-    });
+    runtime.block_on(args.reach.look(github, &mut findings));
     findings.extend(configured.map(|(finding, _)| finding));
     let report = Report { findings, ..report(&facts, &plan, cost.as_ref(), load_error.as_deref()) };
     let form = args.output.get();

@@ -8,10 +8,10 @@ use clap::ValueEnum;
 use crate::{
     config::{GitHubSettings, KubernetesSettings},
     doctor::{self, Finding, Grade},
-    github::GitHub,
+    github::{GitHub, Source},
     journal::Pen,
     kubernetes,
-    remote::{self, Reach, Remote, Setup, Wishes},
+    remote::{self, Outward, Remote, Setup, SetupError},
 };
 
 /// Whether there is a Kubernetes API.
@@ -61,63 +61,86 @@ impl ReachArgs {
         Ok(name.to_owned())
     }
 
-    /// For the doctor: whether the API can be reached, and what memguard may do there.
-    pub(super) async fn look(&self, findings: &mut Vec<Finding>) {
+    /// For the doctor: whether the API and GitHub can be reached, and what memguard may do there.
+    pub(super) async fn look(&self, github: Option<&GitHubSettings>, findings: &mut Vec<Finding>) {
+        let kubernetes = self.look_at_kubernetes(findings).await;
+        let Some(GitHubSettings { connection, .. }) = github else { return };
+        let looked = match (&connection.source, kubernetes) {
+            (Source::Arc, Some((client, node))) => remote::look_at_arc_secrets(&client, &node, connection).await,
+            (Source::Arc, None) => {
+                let fact = "github.arc_secret is on, and there is no Kubernetes API in reach to read the secret from";
+                findings.push(Finding::of(
+                    "github",
+                    Grade::Bad,
+                    fact.to_owned(),
+                    NOT_ASKED,
+                    "put Kubernetes right first",
+                ));
+                return;
+            }
+            (_, _) => match GitHub::new(connection) {
+                Ok(client) => Ok(client.doctor().await),
+                Err(error) => Err(error),
+            },
+        };
+        match looked {
+            Ok(checks) => findings.extend(doctor::github(checks)),
+            Err(error) => findings.push(Finding::of(
+                "github",
+                Grade::Bad,
+                error.to_string(),
+                "memguard would not start with it",
+                "put the credentials right",
+            )),
+        }
+    }
+
+    async fn look_at_kubernetes(&self, findings: &mut Vec<Finding>) -> Option<(kube::Client, String)> {
         if !self.on() {
-            return;
+            return None;
         }
         let remedy = "--kubernetes off leaves it out";
         let node = match self.node() {
             Ok(node) => node,
             Err(error) => {
                 findings.push(Finding::of("node", Grade::Bad, error.to_string(), "its pods are not known", remedy));
-                return;
+                return None;
             }
         };
         match kubernetes::client(self.kubeconfig.as_deref(), KubernetesSettings::default().timeout).await {
-            Ok(client) => findings.extend(doctor::cluster(&kubernetes::check(&client, &node).await)),
+            Ok(client) => {
+                findings.extend(doctor::cluster(&kubernetes::check(&client, &node).await));
+                Some((client, node))
+            }
             Err(error) => {
                 let means = "whose containers these are is not known";
                 findings.push(Finding::of("kubernetes", Grade::Bad, error.to_string(), means, remedy));
+                None
             }
         }
     }
 
+    /// Says if the file asks for what can't be without Kubernetes.
+    pub(super) fn complain(&self, outward: &Outward) {
+        if outward.github.is_some() && !self.on() {
+            tracing::warn!("[github] has no effect without Kubernetes: only a runner's object says which run is whose");
+        }
+    }
+
     /// Starts what talks to the outside; `None` where there is no Kubernetes.
-    pub(super) fn start(
-        &self,
-        kubernetes: KubernetesSettings,
-        github: Option<&GitHubSettings>,
-        pen: Pen,
-    ) -> anyhow::Result<Option<Remote>> {
+    pub(super) fn start(&self, outward: Outward, pen: Pen) -> anyhow::Result<Option<Remote>> {
+        self.complain(&outward);
         if !self.on() {
-            if github.is_some() {
-                tracing::warn!(
-                    "[github] has no effect without Kubernetes: only a runner's object says which run is whose"
-                );
-            }
             return Ok(None);
         }
-        let client = github.map(|settings| GitHub::new(&settings.connection)).transpose()?;
-        let setup = Setup {
-            kubeconfig: self.kubeconfig.clone(),
-            node: self.node()?,
-            timeout: kubernetes.timeout,
-            reach: Reach {
-                events: kubernetes.events,
-                delete_runner: kubernetes.delete_runner,
-                github: client.is_some(),
-                cancel: github.is_some_and(|github| github.cancel),
-                check_run: github.is_some_and(|github| github.check_run),
-            },
-            wishes: github.map_or_else(Wishes::default, |github| Wishes {
-                force_cancel: github.force_cancel,
-                watch_s: github.force_cancel_after.as_secs(),
-                ..Wishes::default()
-            }),
-            github: client,
-        };
-        let remote = remote::start(setup, pen).context("--kubernetes off goes on without Kubernetes")?;
-        Ok(Some(remote))
+        let setup = Setup { kubeconfig: self.kubeconfig.clone(), node: self.node()?, outward };
+        match remote::start(setup, pen) {
+            Ok(remote) => Ok(Some(remote)),
+            // Its own remedy is another one.
+            Err(error @ SetupError::GitHub(_)) => Err(error.into()),
+            Err(error) => Err(error).context("--kubernetes off goes on without Kubernetes"),
+        }
     }
 }
+
+const NOT_ASKED: &str = "runs of killed jobs are not cancelled, and nobody is told";

@@ -9,11 +9,12 @@ use crate::{
     agent::{InForce, Reload},
     config::Configuration,
     engine::Settings,
+    remote::Outward,
 };
 
 /// What the file says, and what the flags say over it. `can_kill`: there is a `cgroup.kill`.
 pub(super) fn in_force(args: &Args, can_kill: bool) -> anyhow::Result<InForce> {
-    let Configuration { engine, mut policy, .. } = args.engine.configuration()?;
+    let Configuration { engine, mut policy, kubernetes, github } = args.engine.configuration()?;
     if let Some(mode) = args.mode {
         // Whoever says `observe` on the command line means it, whatever rules the file has.
         (policy.mode, policy.ceiling) = (mode, mode);
@@ -24,7 +25,8 @@ pub(super) fn in_force(args: &Args, can_kill: bool) -> anyhow::Result<InForce> {
     if policy.can_enforce() && !can_kill {
         bail!("there is no cgroup.kill here: mode enforce needs kernel 5.14 or newer (mode observe works)");
     }
-    Ok(InForce { engine: Settings { page_size: rustix::param::page_size() as u64, ..engine }, policy })
+    let engine = Settings { page_size: rustix::param::page_size() as u64, ..engine };
+    Ok(InForce { engine, policy, outward: Outward { kubernetes, github } })
 }
 
 /// Reads it again; `None` without a file.
@@ -42,7 +44,9 @@ fn reader(args: &Args, can_kill: bool) -> Option<impl FnMut(bool) -> anyhow::Res
             return Ok(None);
         }
         last = now;
-        in_force(&args, can_kill).map(Some)
+        let new = in_force(&args, can_kill)?;
+        args.reach.complain(&new.outward);
+        Ok(Some(new))
     })
 }
 
@@ -78,6 +82,9 @@ mod tests {
         assert_eq!((new.policy.mode, new.policy.method, new.policy.only.len()), (Mode::Enforce, Method::Oom, 1));
         assert_eq!(reload(false).unwrap(), None);
         assert!(reload(true).unwrap().is_some(), "asked for");
+        std::fs::write(&path, "[kubernetes]\nevents = false\n[github]\ntoken_file = \"/t\"\n").unwrap();
+        let new = reload(false).unwrap().unwrap().outward;
+        assert!(!new.kubernetes.events && new.github.is_some(), "{new:?}");
         std::fs::write(&path, "[policy]\nmode = 3\n").unwrap();
         let error = reload(false).unwrap_err().to_string();
         assert!(error.contains("policy.mode = 3"), "{error}");

@@ -15,7 +15,6 @@ use super::{engine::EngineArgs, reach::ReachArgs, reload};
 use crate::{
     agent::{Agent, Config, InForce},
     cgroup::{CgroupRoot, own_cgroup},
-    config::Configuration,
     engine::Settings,
     journal::{Journal, Opened},
     kernel::{Facts, Level, Plan},
@@ -63,7 +62,7 @@ pub(super) struct Args {
     state_dir: PathBuf,
 
     #[command(flatten)]
-    reach: ReachArgs,
+    pub(super) reach: ReachArgs,
 
     /// Kill only cgroups whose path below the root matches this pattern (`*`, `**`, `?`); may be given again. Added to
     /// the configuration's.
@@ -183,7 +182,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(obstacle) = root.facts().obstacle() {
         bail!("{obstacle}");
     }
-    let InForce { engine, policy } = reload::in_force(args, root.facts().kill)?;
+    let InForce { engine, policy, outward } = reload::in_force(args, root.facts().kill)?;
     let log = init(args.log_format, true);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -245,12 +244,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Restored::Unusable(why) => tracing::warn!("deleted a note that says nothing: {}", escaped(&why)),
         }
     }
-    let remote = if args.record_only {
-        None
-    } else {
-        let Configuration { kubernetes, github, .. } = args.engine.configuration()?;
-        args.reach.start(kubernetes, github.as_ref(), journal.pen())?
-    };
+    let remote = if args.record_only { None } else { args.reach.start(outward, journal.pen())? };
     // Beside a memguard that is at work a recording is only made, and not shown.
     let publisher = if args.record_only {
         None

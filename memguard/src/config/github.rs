@@ -40,7 +40,7 @@ impl GitHubSettings {
 }
 
 pub(super) const OFF: &str = "Without credentials nothing is asked of GitHub: the run of a job that was ended fails there some ten minutes later, by \
-     itself. [github] with these settings turns it on; the first three ways to name credentials exclude each other.";
+     itself. [github] with these settings turns it on; the first four ways to name credentials exclude each other.";
 const PATH: &str = "a path from the root";
 const ADDRESS: &str = "an address";
 /// An App takes all three.
@@ -118,6 +118,19 @@ pub(super) const SETTINGS: &[Setting<GitHubSettings>] = &[
             example: r#""/etc/memguard/app.pem""#,
         }),
         why: "and a file with its private key (PEM).",
+    },
+    Setting {
+        name: "arc_secret",
+        kind: Kind::Other(Other {
+            takes: || "`true` or `false`".to_owned(),
+            read: |_, _, _, _| {},
+            write: |github| (github.connection.source == Source::Arc).then_some(Value::Boolean(true)),
+            unsaid: "`false`",
+            example: "true",
+        }),
+        why: "Or ARC's own credentials: the Secret that the runner's EphemeralRunner names, read through the Kubernetes API when it \
+              is needed. Takes the right to read it (the chart's value github.arcSecrets), and an App that may cancel runs. Not for \
+              runners of actions.summerwind.dev.",
     },
     Setting {
         name: "url",
@@ -219,10 +232,21 @@ pub(super) fn read(table: &Table, problems: &mut Problems) -> Option<GitHubSetti
 fn source(table: &Table, problems: &mut Problems) -> Option<Source> {
     let named = |key: &str| table.get(key).map(|value| (format!("github.{key}"), value));
     let of_app = APP.iter().filter(|key| table.contains_key(**key)).count();
-    let ways = usize::from(table.contains_key("credentials")) + usize::from(table.contains_key("token_file"));
+    // `false` is as good as not there.
+    let mut arc = false;
+    if let Some((name, value)) = named("arc_secret") {
+        match value.as_bool() {
+            Some(on) => arc = on,
+            None => problems.add(&name, value, "write true or false"),
+        }
+        arc |= value.as_bool().is_none();
+    }
+    let ways = usize::from(table.contains_key("credentials"))
+        + usize::from(table.contains_key("token_file"))
+        + usize::from(arc);
     if ways + usize::from(of_app > 0) != 1 {
         problems.0.push(format!(
-            "github: write credentials, or token_file, or {} together{}",
+            "github: write credentials, or token_file, or {} together, or arc_secret = true{}",
             APP.join(", "),
             if ways + of_app == 0 {
                 "; to ask nothing of GitHub, leave [github] out"
@@ -247,7 +271,7 @@ fn source(table: &Table, problems: &mut Problems) -> Option<Source> {
     });
     let key = named(APP[2]).and_then(|(name, value)| path(&name, value, problems));
     let app = (|| Some(Source::App { id: id?, installation: installation?, key: key? }))();
-    folder.or(token).or(app)
+    folder.or(token).or(app).or_else(|| arc.then_some(Source::Arc))
 }
 
 fn app_id(name: &str, value: &Value, problems: &mut Problems) -> Option<String> {
@@ -329,6 +353,8 @@ mod tests {
             "token_file = \"/t\"",
             "app_id = 7\ninstallation_id = 8\nprivate_key_file = \"/k\"",
             "app_id = \"Iv23liX\"\ninstallation_id = 8\nprivate_key_file = \"/k\"",
+            "arc_secret = true",
+            "arc_secret = false\ntoken_file = \"/t\"",
         ] {
             let settings = parse(&format!("[github]\n{way}")).unwrap();
             assert!(settings.as_ref().is_some_and(|settings| settings.cancel && !settings.force_cancel));
@@ -378,6 +404,12 @@ mod tests {
         assert!(problems[0].contains("leave [github] out"), "{problems:?}");
         let problems = parse("[github]\napp_id = 1").unwrap_err();
         assert!(problems[0].contains("installation_id and private_key_file"), "{problems:?}");
+        for (ways, count) in
+            [("arc_secret = true\ntoken_file = \"/t\"", 1), ("arc_secret = false", 1), ("arc_secret = 1", 1)]
+        {
+            let problems = parse(&format!("[github]\n{ways}")).unwrap_err();
+            assert!(problems.len() == count && problems[0].contains("arc_secret"), "{ways}: {problems:?}");
+        }
         assert!(parse("github = 1").unwrap_err()[0].contains("[github]"));
     }
 

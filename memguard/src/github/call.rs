@@ -3,11 +3,7 @@
 use http::Method;
 use serde_json::Value;
 
-use super::{
-    Inner,
-    answer::Answer,
-    transport::{Broken, Transport},
-};
+use super::{Inner, answer::Answer, transport::Broken};
 use crate::remote::Failure;
 
 #[derive(Clone, Debug)]
@@ -31,7 +27,7 @@ impl Call {
             path,
             body: None,
             what,
-            unauthorized: "the token is wrong, has run out or was revoked; put a new one into its file",
+            unauthorized: "the token is wrong, has run out or was revoked; put a new one into its file or Secret",
             forbidden: "the App or the token lacks a permission",
             unknown: "GitHub says so too of what the credentials may not see: is the App installed for this repository, \
                       or may the token read it?",
@@ -67,14 +63,14 @@ impl Call {
 impl Inner {
     /// Sends it and returns the answer, whatever it is. A token that is refused is renewed once.
     pub(super) async fn send(&self, call: &Call) -> Result<Answer, Failure> {
-        let Self { transport, session, .. } = self;
-        let token = session.token(transport).await?;
-        let answer = once(transport, &token.secret, call).await?;
+        let Self { server, session } = self;
+        let token = session.token(server).await?;
+        let answer = server.send(&token.secret, call).await?;
         if answer.status != 401 || !session.refused(token.number).await {
             return Ok(answer);
         }
-        let token = session.token(transport).await?;
-        let answer = once(transport, &token.secret, call).await?;
+        let token = session.token(server).await?;
+        let answer = server.send(&token.secret, call).await?;
         if answer.status == 401 {
             session.refused(token.number).await;
         }
@@ -85,9 +81,4 @@ impl Inner {
     pub(super) async fn ask(&self, call: &Call) -> Result<Answer, Failure> {
         self.send(call).await?.granted(call)
     }
-}
-
-async fn once(transport: &Transport, secret: &secrecy::SecretString, call: &Call) -> Result<Answer, Failure> {
-    let answer = transport.send(secret, &call.method, &call.path, call.body.as_ref()).await;
-    answer.map_err(|broken| call.broken(&broken))
 }

@@ -1,4 +1,5 @@
-//! Credentials: a token, or a GitHub App, from files. They are read again when the files change, as a mounted Secret does.
+//! Credentials: a token, or a GitHub App, from files or from who keeps them. Files are read again when they change, as a
+//! mounted Secret does.
 
 use std::{
     fs,
@@ -11,10 +12,13 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 use serde::Serialize;
 
-use super::settings::{SetupError, Source};
+use super::{
+    keeper::Kept,
+    settings::{SetupError, Source},
+};
 
 /// A token or a key is far smaller; a file that is not was named by mistake.
-const LARGEST: u64 = 64 << 10;
+const LARGEST: usize = 64 << 10;
 /// GitHub takes ten minutes at most, by its clock.
 const JWT_LIFE_S: i64 = 540;
 /// GitHub advises to begin a minute in the past, for clocks that differ.
@@ -24,6 +28,8 @@ const TOKEN: &str = "github_token";
 const APP_ID: &str = "github_app_id";
 const INSTALLATION: &str = "github_app_installation_id";
 const KEY: &str = "github_app_private_key";
+/// As ARC has them in its Secret.
+pub(super) const NAMES: [&str; 4] = [TOKEN, APP_ID, INSTALLATION, KEY];
 
 #[derive(Clone)]
 pub(super) enum Credentials {
@@ -53,54 +59,97 @@ pub(super) fn stamp(source: &Source) -> Stamp {
 
 fn files(source: &Source) -> Vec<PathBuf> {
     match source {
-        Source::Folder(folder) => [TOKEN, APP_ID, INSTALLATION, KEY].map(|name| folder.join(name)).into(),
+        Source::Folder(folder) => NAMES.map(|name| folder.join(name)).into(),
         Source::Token(path) | Source::App { key: path, .. } => vec![path.clone()],
+        Source::Arc => Vec::new(),
     }
 }
 
 pub(super) fn load(source: &Source) -> Result<Credentials, SetupError> {
     match source {
-        Source::Token(path) => token(path),
-        Source::App { id, installation, key } => app(
-            app_id(id).ok_or(SetupError::Setting {
+        Source::Token(path) => token(&content(path)?).map_err(|what| SetupError::file(path, what)),
+        Source::App { id, installation, key } => {
+            let id = app_id(id).ok_or(SetupError::Setting {
                 name: "app_id",
                 value: crate::telemetry::escaped(id),
                 what: "write the App's number or its client id",
-            })?,
-            *installation,
-            key,
-        ),
-        Source::Folder(folder) => from_folder(folder),
+            })?;
+            app(id, *installation, &content(key)?).map_err(|what| SetupError::file(key, what))
+        }
+        Source::Folder(folder) => {
+            // Otherwise a folder that is not there would be told as one that lacks files.
+            fs::read_dir(folder).map_err(|error| SetupError::file(folder, unreadable(&error)))?;
+            from_names(&Place::Folder(folder))
+        }
+        Source::Arc => Err(SetupError::Setting {
+            name: "arc_secret",
+            value: "true".to_owned(),
+            what: "ARC's secret is known only once a runner is; there is none to read before",
+        }),
     }
 }
 
-fn from_folder(folder: &Path) -> Result<Credentials, SetupError> {
-    // Otherwise a folder that is not there would be told as one that lacks files.
-    fs::read_dir(folder).map_err(|error| SetupError::file(folder, unreadable(&error)))?;
-    let [token_file, id, installation, key] = [TOKEN, APP_ID, INSTALLATION, KEY].map(|name| folder.join(name));
-    let files = [&id, &installation, &key];
-    let missing: Vec<_> = files.iter().filter(|path| !path.exists()).filter_map(|path| path.file_name()).collect();
-    match (token_file.exists(), missing.as_slice()) {
-        (true, missing) if missing.len() == files.len() => token(&token_file),
-        (true, _) => {
-            Err(SetupError::file(folder, format!("it has both {TOKEN} and files of an App; leave one of them out")))
+/// From what somebody else keeps.
+pub(super) fn from_kept(name: &str, kept: &Kept) -> Result<Credentials, SetupError> {
+    from_names(&Place::Kept { name, kept })
+}
+
+/// Where there are values under the names of ARC's Secret.
+enum Place<'a> {
+    Folder(&'a Path),
+    Kept { name: &'a str, kept: &'a Kept },
+}
+
+impl Place<'_> {
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(folder) => folder.join(name).exists(),
+            Self::Kept { kept, .. } => kept.value(name).is_some(),
         }
+    }
+
+    fn text(&self, name: &'static str) -> Result<Zeroizing<String>, SetupError> {
+        match self {
+            Self::Folder(folder) => content(&folder.join(name)),
+            Self::Kept { kept, .. } => {
+                text(kept.value(name).unwrap_or_default().to_vec()).map_err(|what| self.wrong(Some(name), what))
+            }
+        }
+    }
+
+    /// What is wrong with one of its values, or with all of it.
+    fn wrong(&self, value: Option<&'static str>, what: impl Into<String>) -> SetupError {
+        match self {
+            Self::Folder(folder) => {
+                SetupError::file(&value.map_or_else(|| (*folder).to_owned(), |value| folder.join(value)), what)
+            }
+            Self::Kept { name, .. } => {
+                let of = value.map(|value| format!("{value} of ")).unwrap_or_default();
+                SetupError::Kept { name: format!("{of}{name}"), what: what.into() }
+            }
+        }
+    }
+}
+
+fn from_names(place: &Place<'_>) -> Result<Credentials, SetupError> {
+    let of_app = [APP_ID, INSTALLATION, KEY];
+    let missing: Vec<_> = of_app.into_iter().filter(|name| !place.has(name)).collect();
+    match (place.has(TOKEN), missing.as_slice()) {
+        (true, missing) if missing.len() == of_app.len() => {
+            token(&place.text(TOKEN)?).map_err(|what| place.wrong(Some(TOKEN), what))
+        }
+        (true, _) => Err(place.wrong(None, format!("it has both {TOKEN} and those of an App; leave one of them out"))),
         (false, []) => {
-            let text = content(&id)?;
-            let id_is =
-                app_id(text.trim()).ok_or_else(|| SetupError::file(&id, "it holds no App's number or client id"))?;
-            let text = content(&installation)?;
-            let number = text.trim().parse().ok().filter(|number| *number > 0);
-            let number = number.ok_or_else(|| SetupError::file(&installation, "it holds no installation's number"))?;
-            app(id_is, number, &key)
+            let id = app_id(place.text(APP_ID)?.trim());
+            let id = id.ok_or_else(|| place.wrong(Some(APP_ID), "it holds no App's number or client id"))?;
+            let number = place.text(INSTALLATION)?.trim().parse().ok().filter(|number| *number > 0);
+            let number = number.ok_or_else(|| place.wrong(Some(INSTALLATION), "it holds no installation's number"))?;
+            app(id, number, &place.text(KEY)?).map_err(|what| place.wrong(Some(KEY), what))
         }
-        (false, missing) if missing.len() == files.len() => {
-            Err(SetupError::file(folder, format!("it has neither {TOKEN} nor {APP_ID}, {INSTALLATION} and {KEY}")))
+        (false, missing) if missing.len() == of_app.len() => {
+            Err(place.wrong(None, format!("it has neither {TOKEN} nor {APP_ID}, {INSTALLATION} and {KEY}")))
         }
-        (false, missing) => {
-            let missing: Vec<_> = missing.iter().map(|name| name.to_string_lossy()).collect();
-            Err(SetupError::file(folder, format!("of an App's files it lacks {}", missing.join(" and "))))
-        }
+        (false, missing) => Err(place.wrong(None, format!("of what an App takes it lacks {}", missing.join(" and ")))),
     }
 }
 
@@ -113,29 +162,30 @@ fn content(path: &Path) -> Result<Zeroizing<String>, SetupError> {
     use std::io::Read as _;
     let read = || -> std::io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        fs::File::open(path)?.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = read().map_err(|error| SetupError::file(path, unreadable(&error)))?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(SetupError::file(path, "it is too large for a token or a key"));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Zeroizing::new(text)),
-        Err(error) => {
-            drop(Zeroizing::new(error.into_bytes()));
-            Err(SetupError::file(path, "it is no text"))
-        }
-    }
+    text(bytes).map_err(|what| SetupError::file(path, what))
 }
 
-fn token(path: &Path) -> Result<Credentials, SetupError> {
-    let text = content(path)?;
+fn text(bytes: Vec<u8>) -> Result<Zeroizing<String>, &'static str> {
+    if bytes.len() > LARGEST {
+        drop(Zeroizing::new(bytes));
+        return Err("it is too large for a token or a key");
+    }
+    String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
+        drop(Zeroizing::new(error.into_bytes()));
+        "it is no text"
+    })
+}
+
+fn token(text: &str) -> Result<Credentials, String> {
     let token = text.trim();
     // It is sent as a header: anything else than visible ASCII is a file that was damaged, or is another one.
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         let what = if token.is_empty() { "it is empty" } else { "it holds more than one word" };
-        return Err(SetupError::file(path, format!("{what}; write the token alone into it")));
+        return Err(format!("{what}; write the token alone into it"));
     }
     Ok(Credentials::Token(SecretString::from(token)))
 }
@@ -145,23 +195,14 @@ fn app_id(text: &str) -> Option<String> {
     (good && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))).then(|| text.to_owned())
 }
 
-fn app(id: String, installation: u64, path: &Path) -> Result<Credentials, SetupError> {
-    let text = content(path)?;
-    let bad = || {
-        SetupError::file(
-            path,
-            "it holds no RSA private key in PEM; download one from the App's settings (\"Private keys\")",
-        )
-    };
-    let key = EncodingKey::from_rsa_pem(text.trim().as_bytes()).map_err(|_| bad())?;
+fn app(id: String, installation: u64, text: &str) -> Result<Credentials, &'static str> {
+    const BAD: &str = "it holds no RSA private key in PEM; download one from the App's settings (\"Private keys\")";
+    let key = EncodingKey::from_rsa_pem(text.trim().as_bytes()).map_err(|_| BAD)?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let app = App { id, installation, key, fingerprint: hasher.finish() };
     // What parses can still be unfit to sign.
-    match app.jwt(0) {
-        Some(_) => Ok(Credentials::App(app)),
-        None => Err(bad()),
-    }
+    app.jwt(0).map(|_| Credentials::App(app.clone())).ok_or(BAD)
 }
 
 impl App {

@@ -4,7 +4,7 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{GitHub, Source, call::Call};
+use super::{GitHub, Server, call::Call};
 use crate::remote::{Failure, server_text};
 
 /// One thing that was looked at.
@@ -44,13 +44,9 @@ impl GitHub {
     pub async fn doctor(&self) -> Vec<Check> {
         let mut checks = vec![self.address()];
         if let Some(problem) = self.0.session.problem().await {
-            checks.push(bad(
-                "credentials files",
-                problem,
-                "put them right; the ones from before stay in use until then",
-            ));
+            checks.push(bad("credentials", problem, "put them right; the ones from before stay in use until then"));
         }
-        let token = match self.0.session.token(&self.0.transport).await {
+        let token = match self.0.session.token(&self.0.server).await {
             Ok(token) => token,
             Err(failure) => {
                 checks.push(failed("login", &failure));
@@ -78,9 +74,9 @@ impl GitHub {
             }
         };
         checks.push(good("login", format!("as {}", self.who())));
-        match (&token.permissions, &self.0.source) {
-            (Some(permissions), _) => checks.extend(NEEDED.iter().map(|needed| permission(permissions, *needed))),
-            (None, _) => checks.push(scope(scopes)),
+        match &token.permissions {
+            Some(permissions) => checks.extend(NEEDED.iter().map(|needed| permission(permissions, *needed))),
+            None => checks.push(scope(scopes)),
         }
         checks.push(match limit {
             None => good("rate limit", "none".to_owned()),
@@ -97,19 +93,23 @@ impl GitHub {
     }
 
     fn address(&self) -> Check {
-        let mut found = format!("{} for runners of {}", self.0.transport.api(), self.0.host);
-        if let Some(proxy) = self.0.transport.proxy() {
-            found = format!("{found}, through the proxy {proxy}");
-        }
-        good("address", found)
+        self.0.server.address()
     }
 
     fn who(&self) -> String {
-        match &self.0.source {
-            Source::App { id, installation, .. } => format!("installation {installation} of App {id}"),
-            Source::Token(path) => format!("whoever the token in {} is of", path.display()),
-            Source::Folder(path) => format!("the credentials in {} say", path.display()),
+        self.0.session.whose()
+    }
+}
+
+impl Server {
+    /// Where it is, and how it is reached.
+    #[must_use]
+    pub fn address(&self) -> Check {
+        let mut found = format!("{} for runners of {}", self.transport.api(), self.host);
+        if let Some(proxy) = self.transport.proxy() {
+            found = format!("{found}, through the proxy {proxy}");
         }
+        good("address", found)
     }
 }
 

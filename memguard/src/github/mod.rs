@@ -11,6 +11,7 @@ mod call;
 mod checks;
 mod credentials;
 mod doctor;
+mod keeper;
 mod repository;
 mod runs;
 mod session;
@@ -19,31 +20,46 @@ mod transport;
 
 use std::{fmt, sync::Arc};
 
+use secrecy::SecretString;
+
 pub(crate) use self::settings::{api_address, looks_secret, proxy_address, web_address};
+use self::{
+    answer::Answer,
+    call::Call,
+    session::Session,
+    transport::{Broken, Sent, Transport},
+};
 pub use self::{
     checks::{CheckRun, Conclusion, Told},
     doctor::{Check, Verdict},
+    keeper::{Keeper, Kept},
     repository::{BadRepository, Repository},
     runs::{Cancelled, Run, RunJob},
     settings::{Settings, SetupError, Source},
 };
-use self::{session::Session, transport::Transport};
 use crate::{remote::Failure, telemetry::escaped};
+
+/// One GitHub and the way to it, without credentials.
+#[derive(Clone)]
+pub struct Server {
+    /// Host and port of the web address, which is what runners are configured with.
+    host: String,
+    transport: Arc<Transport>,
+    /// What to add where no connection comes about.
+    hint: Option<&'static str>,
+}
 
 /// The way to one GitHub, with one set of credentials.
 #[derive(Clone)]
 pub struct GitHub(Arc<Inner>);
 
 struct Inner {
-    /// Host and port of the web address, which is what runners are configured with.
-    host: String,
-    source: Source,
-    transport: Transport,
+    server: Server,
     session: Session,
 }
 
-impl GitHub {
-    /// Reads the credentials and prepares the way. Nothing is sent yet.
+impl Server {
+    /// Prepares the way. Nothing is sent yet.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
         let web = web_address(&settings.url).map_err(|what| SetupError::Setting {
             name: "url",
@@ -51,35 +67,68 @@ impl GitHub {
             what,
         })?;
         let transport = Transport::new(settings, &web, transport::Environment::read())?;
-        let session = Session::new(settings.source.clone())?;
-        Ok(Self(Arc::new(Inner { host: web.host, source: settings.source.clone(), transport, session })))
+        Ok(Self { host: web.host, transport: Arc::new(transport), hint: None })
     }
 
-    /// Whether a runner's `githubConfigUrl` belongs to the GitHub that these credentials are for. A token is never sent
+    /// With credentials that are read when they are needed.
+    pub fn with(&self, keeper: impl Keeper) -> GitHub {
+        let hint = keeper.hint().filter(|_| self.transport.proxy().is_none());
+        GitHub(Arc::new(Inner { server: Self { hint, ..self.clone() }, session: Session::kept(Box::new(keeper)) }))
+    }
+
+    /// Whether a runner's `githubConfigUrl` belongs to this GitHub, which the configuration names. A token is never sent
     /// anywhere else, and a run of the same number somewhere else is another run.
     pub fn serves(&self, config_url: &str) -> Result<(), Failure> {
         let theirs = settings::host_of(config_url);
-        if theirs.as_deref() == Some(self.0.host.as_str()) {
+        if theirs.as_deref() == Some(self.host.as_str()) {
             return Ok(());
         }
         let theirs = theirs.unwrap_or_else(|| config_url.to_owned());
         let why = format!(
             "the runner belongs to {}, and memguard's credentials are for {}; name the right one as github.url",
             crate::remote::server_text(&theirs),
-            self.0.host
+            self.host
         );
         Err(Failure::Final { why })
+    }
+
+    /// Sends a request once, with this token.
+    async fn send(&self, secret: &SecretString, call: &Call) -> Result<Answer, Failure> {
+        let Call { method, path, body, .. } = call;
+        let answer = self.transport.send(Sent { secret, method, path, body: body.as_ref() }).await;
+        answer.map_err(|broken| match (&broken, self.hint, call.broken(&broken)) {
+            (Broken::Cut(_), Some(hint), Failure::Later { after, why }) => {
+                Failure::Later { after, why: format!("{why}; {hint}") }
+            }
+            (_, _, failure) => failure,
+        })
+    }
+}
+
+impl GitHub {
+    /// Reads the credentials and prepares the way. Nothing is sent yet.
+    pub fn new(settings: &Settings) -> Result<Self, SetupError> {
+        let server = Server::new(settings)?;
+        let session = Session::new(settings.source.clone())?;
+        Ok(Self(Arc::new(Inner { server, session })))
+    }
+
+    /// [`Server::serves`].
+    pub fn serves(&self, config_url: &str) -> Result<(), Failure> {
+        self.0.server.serves(config_url)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("host", &self.host).field("transport", &self.transport).finish_non_exhaustive()
     }
 }
 
 /// Without anything that is secret.
 impl fmt::Debug for GitHub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { host, source, transport, .. } = &*self.0;
-        f.debug_struct("GitHub")
-            .field("host", host)
-            .field("source", source)
-            .field("transport", transport)
-            .finish_non_exhaustive()
+        let Inner { server, session } = &*self.0;
+        f.debug_struct("GitHub").field("server", server).field("credentials", &session.whose()).finish_non_exhaustive()
     }
 }

@@ -49,6 +49,8 @@ pub enum Source {
         /// A file with the App's private key, PEM.
         key: PathBuf,
     },
+    /// Those of ARC itself: the secret that a runner's object names, read when it is needed.
+    Arc,
 }
 
 /// Why GitHub can't be used as it is set up. Never holds what stands in a file.
@@ -58,6 +60,8 @@ pub enum SetupError {
     Setting { name: &'static str, value: String, what: &'static str },
     #[error("can't use {} for GitHub: {what}", path.display())]
     File { path: PathBuf, what: String },
+    #[error("can't use {name} for GitHub: {what}")]
+    Kept { name: String, what: String },
     #[error("{variable} in the environment: {what}")]
     Environment { variable: &'static str, what: &'static str },
     #[error(

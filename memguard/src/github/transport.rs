@@ -59,6 +59,17 @@ pub(super) struct Transport {
     crab: OnceLock<Octocrab>,
 }
 
+/// A request as it goes out.
+#[derive(Clone, Copy)]
+pub(super) struct Sent<'a> {
+    /// Its bearer's token.
+    pub(super) secret: &'a SecretString,
+    pub(super) method: &'a Method,
+    /// Below the API's address, with the query.
+    pub(super) path: &'a str,
+    pub(super) body: Option<&'a Value>,
+}
+
 /// What the environment says of proxies; the usual names.
 #[derive(Default)]
 pub(super) struct Environment {
@@ -160,16 +171,10 @@ impl Transport {
     ///
     /// A redirection is followed on the same host, with the same method: that is how GitHub leads to a repository that was
     /// renamed.
-    pub(super) async fn send(
-        &self,
-        secret: &SecretString,
-        method: &Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<Answer, Broken> {
-        let mut target = path.to_owned();
+    pub(super) async fn send(&self, request: Sent<'_>) -> Result<Answer, Broken> {
+        let mut target = request.path.to_owned();
         for _ in 0..=REDIRECTS {
-            let once = self.once(secret, method, &target, body);
+            let once = self.once(Sent { path: &target, ..request });
             let answer = match tokio::time::timeout(self.timeout, once).await {
                 Ok(answer) => answer?,
                 Err(_) => {
@@ -208,13 +213,7 @@ impl Transport {
         }
     }
 
-    async fn once(
-        &self,
-        secret: &SecretString,
-        method: &Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<Answer, Broken> {
+    async fn once(&self, Sent { secret, method, path, body }: Sent<'_>) -> Result<Answer, Broken> {
         let cut = |error: &octocrab::Error| {
             // Its own words ("Service Error") say nothing.
             let error: &dyn std::error::Error = std::error::Error::source(error).unwrap_or(error);

@@ -36,6 +36,12 @@ pub enum ConnectError {
     Kubeconfig { path: PathBuf, why: String },
     #[error("can't set up the Kubernetes client: {why}; look at the certificates and the proxy of the configuration")]
     Client { why: String },
+    #[error(
+        "the API server at {server} has to show a certificate, and there is none to hold it against: the kubeconfig names no \
+         certificate authority, and this system has none ({why}); put certificate-authority-data into the kubeconfig's \
+         cluster, or install ca-certificates"
+    )]
+    NoRoots { server: String, why: String },
 }
 
 /// A client, by the service account of the pod or by a kubeconfig. Nothing is sent yet.
@@ -60,9 +66,34 @@ pub async fn client(kubeconfig: Option<&Path>, timeout: Duration) -> Result<Clie
     config.reset_reader_on_write = true;
     // Whoever asks knows for how long it is worth to try; and a 429 here is to be seen with its Retry-After.
     config.default_retry = false;
+    trusting(&mut config, system_roots)?;
     let builder = ClientBuilder::try_from(config);
     let builder = builder.map_err(|error| ConnectError::Client { why: server_text(&chain(&error)) })?;
     Ok(builder.with_layer(&TimeoutLayer::new(timeout)).build())
+}
+
+/// Has the client ask the system for certificates only where it needs them: it would refuse to be made without any, and a
+/// small image has none.
+fn trusting(config: &mut Config, system: impl FnOnce() -> Result<(), String>) -> Result<(), ConnectError> {
+    let brings_its_own = config.root_cert.is_some() || config.root_cert_file.is_some();
+    let tls = |uri: &http::Uri| uri.scheme_str() == Some("https");
+    let encrypted = tls(&config.cluster_url) || config.proxy_url.as_ref().is_some_and(tls);
+    if brings_its_own {
+        return Ok(());
+    }
+    if encrypted && !config.accept_invalid_certs {
+        let server = server_text(config.cluster_url.host().unwrap_or_default());
+        return system().map_err(|why| ConnectError::NoRoots { server, why });
+    }
+    // Nobody's certificate is looked at. Should one have to be all the same, none is good.
+    config.root_cert = Some(Vec::new());
+    Ok(())
+}
+
+fn system_roots() -> Result<(), String> {
+    let system = rustls_native_certs::load_native_certs();
+    let none = || system.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+    if system.certs.is_empty() { Err(none()) } else { Ok(()) }
 }
 
 /// Something that memguard needs to be allowed.
@@ -243,11 +274,69 @@ mod tests {
         assert!(why.contains("timed out") && !why.contains("secret"), "{why}");
     }
 
-    #[tokio::test]
-    async fn tls_needs_no_setting_up() {
+    #[test]
+    fn the_systems_certificates_are_asked_for_only_where_they_are_needed() {
+        let config = |server: &str| Config::new(server.parse().unwrap());
+        let none = || Err("none found".to_owned());
+        let error = trusting(&mut config("https://k.example:6443"), none).unwrap_err().to_string();
+        for part in ["k.example", "none found", "certificate-authority-data", "ca-certificates"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let never = || -> Result<(), String> { panic!("the system is asked") };
+        let mut plain = config("http://127.0.0.1:1");
+        trusting(&mut plain, never).unwrap();
+        assert_eq!(plain.root_cert, Some(Vec::new()));
+        let mut own = config("https://k");
+        own.root_cert = Some(vec![vec![1]]);
+        trusting(&mut own, never).unwrap();
+        assert_eq!(own.root_cert, Some(vec![vec![1]]));
+        let mut pod = config("https://k");
+        pod.root_cert_file = Some("/ca.crt".into());
+        trusting(&mut pod, never).unwrap();
+        assert_eq!(pod.root_cert, None);
+        let mut careless = config("https://k");
+        careless.accept_invalid_certs = true;
+        trusting(&mut careless, never).unwrap();
+        let mut proxied = config("http://k");
+        proxied.proxy_url = Some("https://proxy".parse().unwrap());
+        assert!(trusting(&mut proxied, none).is_err(), "the proxy shows a certificate");
+        let mut system = config("https://k");
+        trusting(&mut system, || Ok(())).unwrap();
+        assert_eq!(system.root_cert, None, "left to the system");
+    }
+
+    /// Runs itself once more, as in an image without certificates: what a process trusts comes from its environment.
+    #[test]
+    fn a_client_is_made_without_any_certificate_on_the_system() {
+        const NAME: &str = "kubernetes::access::tests::a_client_is_made_without_any_certificate_on_the_system";
+        const INSIDE: &str = "MEMGUARD_TEST_WITHOUT_CERTIFICATES";
         let dir = tempfile::tempdir().unwrap();
+        if std::env::var_os(INSIDE).is_none() {
+            let mut inside = std::process::Command::new(std::env::current_exe().unwrap());
+            inside.args([NAME, "--exact"]).env(INSIDE, "1").env("SSL_CERT_DIR", dir.path());
+            let output = inside.env("SSL_CERT_FILE", dir.path().join("none.pem")).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        assert!(system_roots().is_err());
         let path = dir.path().join("config");
-        fs::write(&path, kubeconfig("https://127.0.0.1:1")).unwrap();
-        assert!(client(Some(&path), Duration::from_secs(1)).await.is_ok());
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+        let with_ca = |server| {
+            let mut config: serde_json::Value = serde_json::from_str(&kubeconfig(server)).unwrap();
+            let ca = dir.path().join("ca.pem");
+            fs::write(&ca, &made).unwrap();
+            config["clusters"][0]["cluster"]["certificate-authority"] = json!(ca);
+            config.to_string()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let result = |text: String| {
+            fs::write(&path, text).unwrap();
+            runtime.block_on(client(Some(&path), Duration::from_secs(1))).map(drop)
+        };
+        assert!(result(kubeconfig("http://127.0.0.1:1")).is_ok());
+        assert!(result(with_ca("https://127.0.0.1:1")).is_ok());
+        let error = result(kubeconfig("https://127.0.0.1:1")).unwrap_err();
+        assert!(matches!(error, ConnectError::NoRoots { .. }), "{error}");
     }
 }

@@ -11,6 +11,8 @@ use crate::{
 
 /// The role whose rules memguard's service account has.
 const CLUSTER_ROLE: &str = "memguard";
+/// A resource that the role leaves out.
+pub(super) const SECRETS: &str = "secrets";
 /// For a request with its whole answer. The client has a limit of its own for the beginning of an answer; this one ends
 /// an answer that never ends.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,6 +72,21 @@ impl Call {
         }
     }
 
+    /// How it is given the right to this.
+    fn right(&self) -> String {
+        let (verb, resource) = (self.verb, self.resource);
+        match self.of.split_once('/') {
+            // Never for the whole cluster.
+            Some((namespace, name)) if resource == SECRETS => format!(
+                "give memguard's service account a Role in namespace {} with the verb \"{verb}\" on Secret {} (the chart's \
+                 value github.arcSecrets), or give memguard credentials of its own",
+                escaped(namespace),
+                escaped(name)
+            ),
+            _ => format!("give ClusterRole {CLUSTER_ROLE} the verb \"{verb}\" on {resource}"),
+        }
+    }
+
     fn refused(&self, status: &Status) -> Failure {
         let mut why = self.says("");
         let _ = write!(why, "{} ({})", server_text(&status.message), status.code);
@@ -82,8 +99,7 @@ impl Call {
                 };
                 // Not a matter of rights, though it has the same code.
                 if !cause("NamespaceTerminating") {
-                    let (verb, resource) = (self.verb, self.resource);
-                    let _ = write!(why, "; give ClusterRole {CLUSTER_ROLE} the verb \"{verb}\" on {resource}");
+                    let _ = write!(why, "; {}", self.right());
                 }
                 Failure::Final { why }
             }

@@ -13,11 +13,13 @@ mod failure;
 mod fixture;
 mod pods;
 mod runner;
+mod secret;
 mod watch;
 
 pub use access::{ConnectError, Right, check, client};
 pub use delete::{Deleted, delete_runner};
 pub use events::{Notice, NoticeAction, Regarding, tell};
 pub use pods::{ContainerFacts, Known, Owner, PodFacts, Pods};
-pub use runner::{Generation, JobFacts, RunnerFacts, RunnerRef, job};
+pub use runner::{Generation, JobFacts, RunnerFacts, RunnerRef, job, runners_on};
+pub use secret::{ArcSecret, SecretRef};
 pub use watch::watch;

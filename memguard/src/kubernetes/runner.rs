@@ -22,13 +22,17 @@ mod objects;
 #[cfg(test)]
 mod tests;
 
-use kube::{Client, api::GetParams, core::Request};
+use kube::{
+    Client,
+    api::{GetParams, ListParams},
+    core::Request,
+};
 use serde::{Deserialize, Serialize};
 
 use self::objects::{EphemeralRunner, Runner, RunnersPod};
 use super::{
     failure::Call,
-    pods::{Owner, PodFacts},
+    pods::{Incoming, Owner, PodFacts},
 };
 use crate::remote::{Failure, server_text};
 
@@ -146,7 +150,7 @@ fn is_jobs_pod(pod: &str, runner: &str) -> bool {
 }
 
 /// A DNS subdomain, as names of objects are. An ownerReference may hold anything.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     name.len() <= 253
         && name.split('.').all(|label| {
@@ -172,6 +176,12 @@ pub struct RunnerFacts {
     /// Name of the secret with ARC's credentials, in the runner's namespace.
     pub github_secret: Option<String>,
     pub arc_version: Option<String>,
+    /// ARC has those credentials in a vault, and not in that secret.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vault: bool,
+    /// ARC reaches GitHub through a proxy for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proxied: bool,
 }
 
 /// The job that a runner has. Texts are as their authors wrote them: escape them where they are shown.
@@ -212,6 +222,30 @@ pub async fn job(client: &Client, runner: &RunnerRef) -> Result<RunnerFacts, Fai
     let text = answer.map_err(|error| call.failed(&error))?;
     let facts = read(runner, &text).map_err(|why| call.never(&why))?;
     if facts.uid == claimed { Ok(facts) } else { Err(call.never("by now it is another one of this name")) }
+}
+
+/// The runners whose pods are on a node, each once.
+pub async fn runners_on(client: &Client, node: &str) -> Result<Vec<RunnerRef>, Failure> {
+    #[derive(Deserialize)]
+    struct List {
+        items: Vec<Incoming>,
+    }
+
+    let call = Call { verb: "list", resource: "pods", of: format!("of node {node}") };
+    let list = ListParams::default().fields(&format!("spec.nodeName={node}")).match_any();
+    let text =
+        call.send(client, Request::new("/api/v1/pods").list(&list)).await.map_err(|error| call.failed(&error))?;
+    let list: List = serde_json::from_str(&text).map_err(|error| call.later(&server_text(&error.to_string())))?;
+    let mut runners: Vec<RunnerRef> = Vec::new();
+    for runner in list.items.into_iter().filter_map(Incoming::facts).filter_map(|pod| RunnerRef::of(&pod)) {
+        let same = |other: &RunnerRef| {
+            (other.api, &other.namespace, &other.name) == (runner.api, &runner.namespace, &runner.name)
+        };
+        if !runners.iter().any(same) {
+            runners.push(runner);
+        }
+    }
+    Ok(runners)
 }
 
 /// The uid of the `EphemeralRunner` whose pod has the runner's name.

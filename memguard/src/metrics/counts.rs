@@ -199,7 +199,7 @@ impl Metrics {
         );
         registry.register(
             "follow_ups",
-            "Follow-ups of kills that were tried and have come to their end, by kind and end",
+            "Follow-ups of kills that have come to their end, by kind and end",
             self.follow_ups.clone(),
         );
         registry.register(

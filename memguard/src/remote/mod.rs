@@ -4,9 +4,13 @@
 //! worker in a thread of its own until it is done or has a final answer ([`start`]), and can be tried again after a crash
 //! at any point. The detection loop waits for none of it.
 
+mod change;
 mod failure;
 mod follow_up;
+mod login;
+mod look;
 mod outside;
+mod outward;
 mod plan;
 mod pulse;
 mod real;
@@ -22,7 +26,10 @@ mod workload;
 pub use self::{
     failure::Failure,
     follow_up::{FollowUp, GIVE_UP_AFTER, Kind, Open, Progress},
+    login::{ArcLogins, Login},
+    look::look_at_arc_secrets,
     outside::{Cancelled, Check, Outside, Run, RunJob, RunRef},
+    outward::Outward,
     plan::{Reach, Wishes, adapt, follow_ups},
     pulse::Pulse,
     real::Real,

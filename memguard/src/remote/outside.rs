@@ -1,7 +1,7 @@
 //! Everything that is asked of the world outside this node after a kill, behind one trait.
 
 use crate::{
-    kubernetes::{Deleted, Notice, RunnerFacts, RunnerRef},
+    kubernetes::{Deleted, Notice, RunnerFacts, RunnerRef, SecretRef},
     remote::Failure,
 };
 
@@ -13,6 +13,10 @@ pub struct RunRef {
     /// `owner/repository`.
     pub repository: String,
     pub run_id: u64,
+    /// Where ARC has its credentials for it, or why that is not known.
+    pub arc_secret: Result<SecretRef, String>,
+    /// ARC reaches that GitHub through a proxy.
+    pub proxied: bool,
 }
 
 /// What GitHub says of a run.

@@ -4,7 +4,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use kube::Client;
 
-use super::outside::{Cancelled, Check, Outside, Run, RunJob, RunRef};
+use super::{
+    login::Login,
+    outside::{Cancelled, Check, Outside, Run, RunJob, RunRef},
+};
 use crate::{
     github::{self, CheckRun, Conclusion, GitHub, Repository, Told},
     kubernetes::{self, Deleted, Notice, RunnerFacts, RunnerRef},
@@ -18,8 +21,7 @@ const CHECK: &str = "memguard";
 #[derive(Clone)]
 pub struct Real {
     kubernetes: Client,
-    /// `None` without credentials.
-    github: Option<GitHub>,
+    github: Login,
 }
 
 impl std::fmt::Debug for Real {
@@ -30,19 +32,16 @@ impl std::fmt::Debug for Real {
 
 impl Real {
     #[must_use]
-    pub const fn new(kubernetes: Client, github: Option<GitHub>) -> Self {
+    pub const fn new(kubernetes: Client, github: Login) -> Self {
         Self { kubernetes, github }
     }
 
-    /// The GitHub that a run is on, if these credentials are for it, and the run's repository.
-    fn at(&self, run: &RunRef) -> Result<(&GitHub, Repository), Failure> {
-        let never = |why: String| Failure::Final { why };
-        let github =
-            self.github.as_ref().ok_or_else(|| never("no credentials for GitHub are configured".to_owned()))?;
-        let url = run.config_url.as_deref();
-        github
-            .serves(url.ok_or_else(|| never("the runner's object does not say which GitHub it is for".to_owned()))?)?;
-        let repository = run.repository.parse().map_err(|error: github::BadRepository| never(error.to_string()))?;
+    /// The GitHub that a run is on, if there are credentials for it, and the run's repository.
+    fn at(&self, run: &RunRef) -> Result<(GitHub, Repository), Failure> {
+        let github = self.github.for_run(run)?;
+        let repository = run.repository.parse();
+        let repository =
+            repository.map_err(|error: github::BadRepository| Failure::Final { why: error.to_string() })?;
         Ok((github, repository))
     }
 }

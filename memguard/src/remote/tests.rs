@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use super::{
     outside::{Cancelled, Check, Outside, Run, RunJob, RunRef},
     plan::{adapt, due, follow_ups, settle_dependents},
@@ -19,6 +21,8 @@ use crate::{
     remote::follow_up::Attempt,
     respond::{Ended, Method, Mode},
 };
+
+mod worker;
 
 const ALL: Reach = Reach { events: true, delete_runner: true, github: true, cancel: true, check_run: true };
 const DEAD: Stage = Stage::Done { ended: Ended::Dead { write_us: 1, empty_after_ms: 2 } };
@@ -130,6 +134,8 @@ fn facts() -> RunnerFacts {
         }),
         github_secret: None,
         arc_version: Some("0.9.2".to_owned()),
+        vault: false,
+        proxied: false,
     }
 }
 
@@ -405,83 +411,5 @@ mod steps_tests {
         for bad in ["a | b", "[x]", "<script", "@everyone", "\n# d"] {
             assert!(!summary.contains(bad), "{bad}: {summary}");
         }
-    }
-}
-
-mod worker_tests {
-    use super::*;
-
-    /// Runs the worker on an incident until all is settled, and returns the incident as the journal has it.
-    async fn settle(world: &World, incident: Incident) -> Incident {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&dir.path().join("state"), dir.path()).unwrap().journal;
-        let worker = Worker::new(world.clone(), journal.pen(), KnownRunners::default());
-        let (asks, inbox) = tokio::sync::mpsc::channel(4);
-        let running = tokio::spawn(worker.run(inbox));
-        let id = incident.id.clone();
-        asks.send(Ask::Follow(Box::new(incident))).await.unwrap();
-        let copies = crate::journal::Copies::below(dir.path());
-        for _ in 0..4000 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            if let Some(kept) = copies.all().into_iter().find(|kept| kept.id == id && !kept.is_open()) {
-                drop(asks);
-                running.await.unwrap();
-                assert!(journal.close(Duration::from_secs(5)));
-                let stored = crate::journal::read_only(&dir.path().join("state")).unwrap();
-                assert_eq!(stored, std::slice::from_ref(&kept), "what is in the run folder is on the disk too");
-                return kept;
-            }
-        }
-        panic!("it does not end: {:?}", copies.all());
-    }
-
-    #[tokio::test]
-    async fn from_the_kill_to_the_last_answer_each_once_and_in_order() {
-        let world = World::default().with(|s| s.run.extend([Ok(going()), Ok(going()), Ok(over())]));
-        let kept = settle(&world, incident()).await;
-        assert!(
-            kept.follow_ups.iter().all(|follow_up| matches!(follow_up.progress, Progress::Done { .. })),
-            "{:#?}",
-            kept.follow_ups
-        );
-        let asked = world.asked();
-        let at = |what: &str| {
-            let at: Vec<_> = (0..asked.len()).filter(|i| asked[*i].starts_with(what)).collect();
-            assert_eq!(at.len(), 1, "{what} in {asked:?}");
-            at[0]
-        };
-        assert!(at("runner runner-1") < at("cancel 42"));
-        assert!(at("cancel 42") < at("delete runner-1 u-1") && at("cancel 42") < at("check on abc"));
-        assert_eq!(at("notify Pod Killed").min(at("notify EphemeralRunner Killed")), at("notify Pod Killed"));
-    }
-
-    #[tokio::test]
-    async fn what_fails_is_tried_again_and_what_can_not_work_ends_with_a_reason() {
-        let later = || Err(Failure::Later { after: None, why: "503".to_owned() });
-        let world = World::default().with(|s| {
-            s.notify.extend([later(), Ok(())]);
-            s.runner.extend([Err(Failure::Final { why: "403".to_owned() })]);
-        });
-        let kept = settle(&world, incident()).await;
-        let of = |kind| kept.follow_ups.iter().find(|f| f.kind == kind).unwrap().progress.clone();
-        assert!(matches!(of(Kind::PodEvent), Progress::Done { .. }));
-        assert!(matches!(of(Kind::Identify), Progress::GaveUp { why, .. } if why == "403"));
-        assert!(matches!(of(Kind::Cancel), Progress::NotNeeded { .. }));
-        assert!(!world.asked().iter().any(|asked| asked.starts_with("cancel") || asked.starts_with("delete")));
-    }
-
-    #[tokio::test]
-    async fn a_runner_that_was_looked_up_early_is_known_without_waiting() {
-        let (known, journal) = (KnownRunners::default(), Journal::none());
-        let worker = Worker::new(World::default(), journal.pen(), known.clone());
-        let (asks, inbox) = tokio::sync::mpsc::channel(4);
-        let running = tokio::spawn(worker.run(inbox));
-        let runner = facts().runner();
-        assert_eq!(known.of(&runner), None);
-        asks.send(Ask::LookUp(Box::new(runner.clone()))).await.unwrap();
-        drop(asks);
-        running.await.unwrap();
-        assert_eq!(known.of(&runner), Some(facts()));
-        assert_eq!(known.of(&RunnerRef { uid: Some("another".to_owned()), ..runner }), None);
     }
 }

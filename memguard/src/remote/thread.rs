@@ -2,16 +2,23 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc::{RecvTimeoutError, sync_channel},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc::{Sender, channel};
+use kube::Client;
+use tokio::sync::{
+    mpsc::{Sender, channel},
+    watch,
+};
 
 use super::{
     Real,
+    change::{Changes, InForce, TRY_AGAIN, Wanted, Way, Ways},
+    login::Login,
+    outward::Outward,
     plan::{Reach, Wishes},
     pulse::Pulse,
     waiting::{Board, Waiting},
@@ -19,7 +26,7 @@ use super::{
     workload::Workload,
 };
 use crate::{
-    github::GitHub,
+    github,
     journal::{Incident, Pen},
     kubernetes::{self, ConnectError, Pods},
     workload::Place,
@@ -37,12 +44,8 @@ pub struct Setup {
     pub kubeconfig: Option<PathBuf>,
     /// Whose pods are watched.
     pub node: String,
-    /// For a connection and the beginning of each answer.
-    pub timeout: Duration,
-    pub reach: Reach,
-    pub wishes: Wishes,
-    /// Its credentials are read already.
-    pub github: Option<GitHub>,
+    /// What can change later ([`Remote::change`]).
+    pub outward: Outward,
 }
 
 /// Why it can't be reached.
@@ -50,6 +53,8 @@ pub struct Setup {
 pub enum SetupError {
     #[error(transparent)]
     Kubernetes(#[from] ConnectError),
+    #[error(transparent)]
+    GitHub(#[from] github::SetupError),
     #[error("can't start the thread that talks to Kubernetes and GitHub: {0}")]
     Thread(#[source] io::Error),
     #[error("the thread that talks to Kubernetes and GitHub did not get ready within {} s", SETUP_PATIENCE.as_secs())]
@@ -64,8 +69,8 @@ pub struct Remote {
     board: Board,
     pulse: Pulse,
     asks: Sender<Ask>,
-    reach: Reach,
-    wishes: Wishes,
+    in_force: InForce,
+    wanted: watch::Sender<Wanted>,
     thread: JoinHandle<()>,
 }
 
@@ -74,8 +79,10 @@ pub fn start(setup: Setup, pen: Pen) -> Result<Remote, SetupError> {
     let (asks, inbox) = channel(MOST_WAITING);
     let (tell, ready) = sync_channel(1);
     let (pods, known, board) = (Pods::default(), KnownRunners::default(), Board::default());
-    let Setup { kubeconfig, node, timeout, reach, wishes, github } = setup;
-    let (watched, found, counted) = (pods.clone(), known.clone(), board.clone());
+    let Setup { kubeconfig, node, outward } = setup;
+    let in_force = InForce::new(&outward);
+    let (wanted, changes) = watch::channel(Wanted { outward: outward.clone(), asked: 0 });
+    let (watched, found, counted, now) = (pods.clone(), known.clone(), board.clone(), in_force.clone());
     let thread = thread::Builder::new().name("remote".to_owned()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
             Ok(runtime) => runtime,
@@ -85,26 +92,51 @@ pub fn start(setup: Setup, pen: Pen) -> Result<Remote, SetupError> {
             }
         };
         runtime.block_on(async {
-            let client = match kubernetes::client(kubeconfig.as_deref(), timeout).await {
-                Ok(client) => client,
+            let ways = match ways(kubeconfig.as_deref(), &outward).await {
+                Ok(ways) => ways,
                 Err(error) => {
-                    let _ = tell.send(Err(error.into()));
+                    let _ = tell.send(Err(error));
                     return;
                 }
             };
             let _ = tell.send(Ok(Pulse::here()));
-            let worker = Worker::new(Real::new(client.clone(), github), pen, found).telling(counted);
+            let client = ways.kubernetes.0.clone();
+            let (outside, attempts) = watch::channel(Real::new(client.clone(), ways.login.clone()));
+            let (watching, clients) = watch::channel(client);
+            let worker = Worker::new(attempts, pen, found).telling(counted);
+            let changing =
+                Changes { kubeconfig, outward, ways, in_force: now, outside, watching, try_again: TRY_AGAIN };
             tokio::select! {
-                () = kubernetes::watch(client, &node, watched) => {}
+                () = watch_pods(clients, &node, watched) => {}
+                () = changing.run(changes) => {}
                 () = worker.run(inbox) => {}
             }
         });
+        // A disk that hangs while a file is read would hold up the end.
+        runtime.shutdown_background();
     });
     let thread = thread.map_err(SetupError::Thread)?;
     match ready.recv_timeout(SETUP_PATIENCE) {
-        Ok(Ok(pulse)) => Ok(Remote { pods, known, board, pulse, asks, reach, wishes, thread }),
+        Ok(Ok(pulse)) => Ok(Remote { pods, known, board, pulse, asks, in_force, wanted, thread }),
         Ok(Err(error)) => Err(error),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(SetupError::Stuck),
+    }
+}
+
+async fn ways(kubeconfig: Option<&Path>, outward: &Outward) -> Result<Ways, SetupError> {
+    let client = kubernetes::client(kubeconfig, outward.kubernetes.timeout).await?;
+    let login = Login::new(outward.github.as_ref().map(|github| &github.connection), &client)?;
+    Ok(Ways { kubernetes: Way(client), login })
+}
+
+/// Begins anew with each client. What is known of pods stays meanwhile.
+async fn watch_pods(mut clients: watch::Receiver<Client>, node: &str, pods: Pods) {
+    loop {
+        let client = clients.borrow_and_update().clone();
+        tokio::select! {
+            () = kubernetes::watch(client, node, pods.clone()) => return,
+            Ok(()) = clients.changed() => {}
+        }
     }
 }
 
@@ -115,9 +147,27 @@ impl Remote {
         &self.pods
     }
 
+    /// What is done elsewhere about an incident, by the settings that are in force.
     #[must_use]
-    pub const fn reach(&self) -> Reach {
-        self.reach
+    pub fn reach(&self) -> Reach {
+        self.in_force.reach()
+    }
+
+    /// Has other settings put in force. Waits for nothing: the thread does it, and goes on as before where they can't be
+    /// used. `asked`: files that they name are read again, whether the settings changed or not.
+    pub fn change(&self, outward: &Outward, asked: bool) {
+        self.wanted.send_if_modified(|wanted| {
+            let changes = asked || wanted.outward != *outward;
+            wanted.outward.clone_from(outward);
+            wanted.asked += u64::from(asked);
+            changes
+        });
+    }
+
+    /// What came of a change that could not be put in force at first, if that is news: `false`, and `true` once it was.
+    #[must_use]
+    pub fn outcome(&self) -> Option<bool> {
+        self.in_force.take_outcome()
     }
 
     /// How much remains to be done.
@@ -134,8 +184,8 @@ impl Remote {
 
     /// As configured for all; a rule can say otherwise.
     #[must_use]
-    pub const fn wishes(&self) -> Wishes {
-        self.wishes
+    pub fn wishes(&self) -> Wishes {
+        self.in_force.wishes()
     }
 
     /// Whose container it is, with the job that it runs if that was looked up in time.

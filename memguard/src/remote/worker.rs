@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc::Receiver,
+    sync::{mpsc::Receiver, watch},
     task::{Id, JoinSet},
     time::{sleep, timeout},
 };
@@ -80,25 +80,31 @@ struct Finished {
     took: Took,
 }
 
+type Tell = Box<dyn Fn(&Event) + Send + Sync>;
+
 pub(super) struct Worker<O> {
-    outside: O,
+    /// Each attempt takes what is there when it begins.
+    outside: watch::Receiver<O>,
     pen: Pen,
     known: KnownRunners,
     /// How much remains to be done.
     board: Board,
+    /// Where events go.
+    tell: Tell,
     incidents: BTreeMap<String, Incident>,
     under_way: HashMap<Id, (String, Kind)>,
     attempts: JoinSet<Option<Finished>>,
 }
 
 impl<O: Outside> Worker<O> {
-    pub(super) fn new(outside: O, pen: Pen, known: KnownRunners) -> Self {
+    pub(super) fn new(outside: watch::Receiver<O>, pen: Pen, known: KnownRunners) -> Self {
         let board = Board::default();
         Self {
             outside,
             pen,
             known,
             board,
+            tell: Box::new(emit),
             incidents: BTreeMap::new(),
             under_way: HashMap::new(),
             attempts: JoinSet::new(),
@@ -108,6 +114,12 @@ impl<O: Outside> Worker<O> {
     /// Tells there how much remains to be done.
     pub(super) fn telling(self, board: Board) -> Self {
         Self { board, ..self }
+    }
+
+    /// Hands events to somebody else than the log and the metrics.
+    #[cfg(test)]
+    pub(super) fn telling_events(self, tell: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self { tell: Box::new(tell), ..self }
     }
 
     /// Until nobody can ask for anything any more.
@@ -138,15 +150,17 @@ impl<O: Outside> Worker<O> {
         if incident.follow_ups.is_empty() {
             return;
         }
+        let before = open_kinds(&incident);
         let open = adapt(&mut incident);
         self.pen.after(&incident);
+        tell_settled(&self.tell, &incident, &before);
         if open {
             self.incidents.insert(incident.id.clone(), incident);
         }
     }
 
     fn look_up(&mut self, runner: RunnerRef) {
-        let (outside, known) = (self.outside.clone(), self.known.clone());
+        let (outside, known) = (self.outside.borrow().clone(), self.known.clone());
         self.attempts.spawn(async move {
             match outside.runner(&runner).await {
                 Ok(facts) => known.put(facts),
@@ -167,7 +181,7 @@ impl<O: Outside> Worker<O> {
                 if self.under_way.values().any(|other| *other == key) {
                     continue;
                 }
-                let (outside, incident) = (self.outside.clone(), incident.clone());
+                let (outside, incident) = (self.outside.borrow().clone(), incident.clone());
                 let task = self.attempts.spawn(async move {
                     let before = open(&incident, kind);
                     let took = steps::attempt(&outside, &incident, kind, now).await;
@@ -209,17 +223,30 @@ impl<O: Outside> Worker<O> {
         let Some(follow_up) = incident.follow_ups.iter_mut().find(|follow_up| follow_up.kind == kind) else { return };
         follow_up.took(attempt, decided_at, now, jitter());
         let follow_up = follow_up.clone();
+        let others = open_kinds(incident);
         settle_dependents(incident);
         self.pen.after(incident);
         let (forced, points) = (forced(&before, &follow_up), Points::of(kind, &before));
         crash::point(if forced { "force-cancel-kept" } else { points.kept });
         if worth_telling(&before, &follow_up) {
-            emit(&Event::FollowUp(Box::new(FollowUpEvent::new(incident, &follow_up))));
+            (self.tell)(&Event::FollowUp(Box::new(FollowUpEvent::new(incident, &follow_up))));
         }
+        tell_settled(&self.tell, incident, &others);
         if !incident.is_open() {
             let id = incident.id.clone();
             self.incidents.remove(&id);
         }
+    }
+}
+
+fn open_kinds(incident: &Incident) -> Vec<Kind> {
+    incident.follow_ups.iter().filter(|this| this.is_open()).map(|this| this.kind).collect()
+}
+
+/// Tells of those that nothing was tried for: what became of another one, or how the container ended, has settled them.
+fn tell_settled(tell: &Tell, incident: &Incident, were_open: &[Kind]) {
+    for follow_up in incident.follow_ups.iter().filter(|this| !this.is_open() && were_open.contains(&this.kind)) {
+        tell(&Event::FollowUp(Box::new(FollowUpEvent::new(incident, follow_up))));
     }
 }
 

@@ -7,6 +7,7 @@ mod events;
 mod install;
 mod rights;
 mod runners;
+mod secrets;
 mod server;
 mod watch;
 
@@ -19,10 +20,11 @@ type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 type Scenario = for<'a> fn(&'a mut Server, &'a Installed) -> Running<'a>;
 
 /// In this order: the later ones do things to the server.
-const SCENARIOS: [(&str, Scenario); 10] = [
+const SCENARIOS: [(&str, Scenario); 11] = [
     ("every_right_that_memguard_asks_for_is_granted_and_no_other", |s, i| Box::pin(rights::exact(s, i))),
     ("what_was_not_granted_is_refused", |s, i| Box::pin(rights::refused(s, i))),
     ("a_right_that_is_taken_away_is_missed_and_named", |s, i| Box::pin(rights::taken_away(s, i))),
+    ("arcs_secret_is_read_only_where_the_chart_grants_it", |s, i| Box::pin(secrets::only_as_granted(s, i))),
     ("events_of_every_kind_are_taken", |s, i| Box::pin(events::taken(s, i))),
     ("a_job_is_found_by_its_runner", |s, i| Box::pin(runners::job_of_a_runner(s, i))),
     ("only_the_runner_with_the_right_uid_is_deleted", |s, i| Box::pin(runners::deletion(s, i))),

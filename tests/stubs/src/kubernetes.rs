@@ -24,6 +24,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 pub use self::fault::{Fault, What};
 use self::{
+    api::Differing,
     fault::Faults,
     store::{Key, Store},
 };
@@ -80,13 +81,13 @@ struct Shared {
     /// The store's version, for watches that wait for the next one.
     version: watch::Sender<u64>,
     token: Option<String>,
-    denied: Vec<(String, String)>,
     bookmark_every: Duration,
 }
 
 #[derive(Debug, Default)]
 struct State {
     store: Store,
+    rights: Differing,
     faults: Faults,
     requests: Vec<Request>,
 }
@@ -96,7 +97,8 @@ impl KubeStub {
     pub async fn start(address: SocketAddr, setup: Setup) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let mut state = State::default();
+        let rights = Differing { denied: setup.denied, granted: Vec::new() };
+        let mut state = State { rights, ..State::default() };
         for object in setup.objects {
             let key = key_of(&object)
                 .ok_or_else(|| io::Error::other(format!("an object needs kind, namespace and name: {object}")))?;
@@ -106,7 +108,6 @@ impl KubeStub {
             version: watch::Sender::new(state.store.version()),
             state: Mutex::new(state),
             token: setup.token,
-            denied: setup.denied,
             bookmark_every: setup.bookmark_every,
         });
         let serving = tokio::spawn(server::serve(listener, Arc::clone(&shared)));
@@ -158,6 +159,16 @@ impl KubeStub {
     /// What ARC's controller does when GitHub has let go of a runner.
     pub fn remove_finalizers(&self, namespace: &str, name: &str) {
         self.shared.change(|state| state.store.remove_finalizers(&key("ephemeralrunners", namespace, name)));
+    }
+
+    /// Gives a right that memguard's role lacks, as a role of another name would: `get`, `secrets`.
+    pub fn grant(&self, verb: &str, plural: &str) {
+        self.shared.lock().rights.granted.push((verb.to_owned(), plural.to_owned()));
+    }
+
+    /// Takes a right away.
+    pub fn deny(&self, verb: &str, plural: &str) {
+        self.shared.lock().rights.denied.push((verb.to_owned(), plural.to_owned()));
     }
 
     /// Adds a fault to those that are in force.
@@ -216,6 +227,7 @@ fn key(plural: &str, namespace: &str, name: &str) -> Key {
 fn key_of(object: &Value) -> Option<Key> {
     let plural = match object["kind"].as_str()? {
         "Pod" => "pods",
+        "Secret" => "secrets",
         "EphemeralRunner" => "ephemeralrunners",
         "Runner" => "runners",
         "Event" => "events",

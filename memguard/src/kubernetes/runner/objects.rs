@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::Value;
 
 use super::{JobFacts, RunnerFacts, RunnerRef};
@@ -67,6 +67,9 @@ pub(super) struct EphemeralRunner {
 pub(super) struct EphemeralRunnerSpec {
     github_config_url: Loose,
     github_config_secret: Loose,
+    /// Only whether they are there.
+    vault_config: Option<IgnoredAny>,
+    proxy: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,8 +120,14 @@ impl EphemeralRunner {
             job_id: status.job_id.text(),
             runner_name: status.runner_name.text().unwrap_or_else(|| runner.name.clone()),
         });
-        let spec = (self.spec.github_config_url.text(), self.spec.github_config_secret.text());
-        Ok(self.metadata.facts(runner, status.phase.text(), spec, job))
+        let EphemeralRunnerSpec { github_config_url, github_config_secret, vault_config, proxy } = self.spec;
+        Ok(RunnerFacts {
+            config_url: github_config_url.text(),
+            github_secret: github_config_secret.text(),
+            vault: vault_config.is_some(),
+            proxied: proxy.is_some(),
+            ..self.metadata.facts(runner, status.phase.text(), job)
+        })
     }
 }
 
@@ -138,18 +147,13 @@ impl Runner {
             job_id: None,
             runner_name: runner.name.clone(),
         });
-        Ok(self.metadata.facts(runner, self.status.phase.text(), (None, None), job))
+        Ok(self.metadata.facts(runner, self.status.phase.text(), job))
     }
 }
 
 impl Metadata {
-    fn facts(
-        mut self,
-        runner: &RunnerRef,
-        phase: Option<String>,
-        (config_url, github_secret): (Option<String>, Option<String>),
-        job: Option<JobFacts>,
-    ) -> RunnerFacts {
+    /// What is the same in both generations.
+    fn facts(mut self, runner: &RunnerRef, phase: Option<String>, job: Option<JobFacts>) -> RunnerFacts {
         RunnerFacts {
             api: runner.api,
             namespace: runner.namespace.clone(),
@@ -157,10 +161,12 @@ impl Metadata {
             uid: self.uid,
             phase,
             scale_set: self.labels.remove(SCALE_SET),
-            config_url,
+            config_url: None,
             job,
-            github_secret,
+            github_secret: None,
             arc_version: self.labels.remove(VERSION),
+            vault: false,
+            proxied: false,
         }
     }
 }

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::store::{Deletion, Key, Selection, Store};
 
 /// Path before the namespace, its group, plural and kind.
-const RESOURCES: [(&str, &str, &str, &str); 5] = [
+const RESOURCES: [(&str, &str, &str, &str); 6] = [
     ("/api/v1", "", "pods", "Pod"),
+    ("/api/v1", "", "secrets", "Secret"),
     ("/apis/actions.github.com/v1alpha1", "actions.github.com", "ephemeralrunners", "EphemeralRunner"),
     ("/apis/actions.summerwind.dev/v1alpha1", "actions.summerwind.dev", "runners", "Runner"),
     ("/apis/events.k8s.io/v1", "events.k8s.io", "events", "Event"),
@@ -25,6 +26,20 @@ const RIGHTS: [(&str, &str); 9] = [
     ("create", "events"),
     ("create", "selfsubjectaccessreviews"),
 ];
+
+/// Rights that differ from those of the role, as verb and plural.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Differing {
+    pub(super) denied: Vec<(String, String)>,
+    pub(super) granted: Vec<(String, String)>,
+}
+
+impl Differing {
+    fn allow(&self, verb: &str, plural: &str) -> bool {
+        let is = |rights: &[(String, String)]| rights.iter().any(|(v, p)| v == verb && p == plural);
+        (RIGHTS.contains(&(verb, plural)) || is(&self.granted)) && !is(&self.denied)
+    }
+}
 
 /// A request, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,18 +184,10 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Does what is asked for. `denied` are rights that are missing, as verb and plural; `now` is RFC 3339.
-pub(super) fn answer(
-    store: &mut Store,
-    denied: &[(String, String)],
-    asked: Option<&Asked>,
-    body: &Value,
-    now: &str,
-) -> Answer {
+/// Does what is asked for. `now` is RFC 3339.
+pub(super) fn answer(store: &mut Store, rights: &Differing, asked: Option<&Asked>, body: &Value, now: &str) -> Answer {
     let Some(asked) = asked else { return Answer::Text { code: 404, body: "404 page not found\n" } };
-    let allowed = |verb: &str, plural: &str| {
-        RIGHTS.contains(&(verb, plural)) && !denied.iter().any(|(v, p)| v == verb && p == plural)
-    };
+    let allowed = |verb: &str, plural: &str| rights.allow(verb, plural);
     if !allowed(asked.verb, asked.plural) {
         let group = asked.group;
         let who = "User \"system:serviceaccount:memguard:memguard\"";
@@ -324,7 +331,7 @@ mod tests {
     const RUNNER: &str = "/apis/actions.github.com/v1alpha1/namespaces/ci/ephemeralrunners/r";
 
     fn code(store: &mut Store, method: &str, path: &str, body: &Value) -> u16 {
-        match answer(store, &[], Asked::parse(method, path).as_ref(), body, "now") {
+        match answer(store, &Differing::default(), Asked::parse(method, path).as_ref(), body, "now") {
             Answer::Object { code, .. } | Answer::Text { code, .. } => code,
             Answer::Watch { .. } => 200,
         }
@@ -337,7 +344,7 @@ mod tests {
         assert_eq!(asked.selection().unwrap().node.as_deref(), Some("node-1"));
         let asked = Asked::parse("DELETE", RUNNER).unwrap();
         assert_eq!((asked.verb, asked.namespace.as_deref(), asked.name.as_deref()), ("delete", Some("ci"), Some("r")));
-        for path in ["/", "/api/v1", "/api/v1/secrets", "/api/v2/pods", &format!("{RUNNER}/status")] {
+        for path in ["/", "/api/v1", "/api/v1/nodes", "/api/v2/pods", &format!("{RUNNER}/status")] {
             assert_eq!(Asked::parse("GET", path), None, "{path}");
         }
     }
@@ -354,10 +361,17 @@ mod tests {
             ("PUT", RUNNER),
             ("GET", "/apis/actions.github.com/v1alpha1/ephemeralrunners"),
             ("GET", "/apis/events.k8s.io/v1/events"),
+            ("GET", "/api/v1/namespaces/ci/secrets/s"),
+            ("GET", "/api/v1/secrets"),
         ] {
             assert_eq!(code(&mut store, method, path, &Value::Null), 403, "{method} {path}");
         }
         assert_eq!(code(&mut store, "GET", "/api/v1/namespaces/ci/pods/p", &Value::Null), 200);
+        let granted = vec![("get".to_owned(), "secrets".to_owned())];
+        let rights = Differing { granted, ..Differing::default() };
+        let asked = Asked::parse("GET", "/api/v1/namespaces/ci/secrets/s");
+        let answer = answer(&mut store, &rights, asked.as_ref(), &Value::Null, "now");
+        assert!(matches!(answer, Answer::Object { code: 404, .. }), "{answer:?}");
         assert_eq!(code(&mut store, "GET", "/api/v1/pods?fieldSelector=spec.x%3Dy", &Value::Null), 400);
     }
 
@@ -367,8 +381,9 @@ mod tests {
         let mut allowed = |verb: &str, group: &str, resource: &str| {
             let body = json!({"spec": {"resourceAttributes": {"verb": verb, "group": group, "resource": resource}}});
             let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-            let denied = [("delete".to_owned(), "runners".to_owned())];
-            match answer(&mut store, &denied, Asked::parse("POST", path).as_ref(), &body, "now") {
+            let denied = vec![("delete".to_owned(), "runners".to_owned())];
+            let rights = Differing { denied, ..Differing::default() };
+            match answer(&mut store, &rights, Asked::parse("POST", path).as_ref(), &body, "now") {
                 Answer::Object { body, .. } => body["status"]["allowed"] == true,
                 other => panic!("{other:?}"),
             }

@@ -1,5 +1,6 @@
 //! Objects as ARC and the kubelet make them.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 /// The finalizers of ARC 0.14: the second one waits until GitHub has let go of the runner.
@@ -89,5 +90,16 @@ pub fn ephemeral_runner(runner: &Runner<'_>) -> Value {
             "spec": {"containers": []},
         },
         "status": status,
+    })
+}
+
+/// A Secret with these values.
+#[must_use]
+pub fn secret(namespace: &str, name: &str, values: &[(&str, &str)]) -> Value {
+    let data: serde_json::Map<String, Value> =
+        values.iter().map(|(name, value)| ((*name).to_owned(), STANDARD.encode(value).into())).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "type": "Opaque",
+        "data": data,
     })
 }

@@ -104,7 +104,7 @@ async fn respond(shared: Arc<Shared>, request: http::Request<Incoming>) -> Outco
         return Ok(object(401, &status(401, "Unauthorized", None)));
     }
     let asked = Asked::parse(method, &path);
-    let answer = shared.change(|state| answer(&mut state.store, &shared.denied, asked.as_ref(), &body, &timestamp()));
+    let answer = shared.change(|state| answer(&mut state.store, &state.rights, asked.as_ref(), &body, &timestamp()));
     let lost = matches!(fault, Some(What::LoseAnswer));
     match answer {
         Answer::Object { code, body, effect } => {
