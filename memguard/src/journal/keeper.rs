@@ -267,6 +267,13 @@ fn keep(opener: Opener, inbox: &Receiver<Order>, tell: &SyncSender<Result<Vec<In
             }
         }
         if ended {
+            if !pending.is_empty() {
+                let left = pending.len();
+                tracing::error!(
+                    left,
+                    "incidents are not on the journal's disk; they are in the run folder, for the next start"
+                );
+            }
             return;
         }
     }

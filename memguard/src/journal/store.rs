@@ -131,7 +131,7 @@ pub(super) fn opener(folder: PathBuf) -> Opener {
             .map_err(|source| StoreError::Folder { folder: folder.clone(), source })?;
         let file = folder.join(NAME);
         match open(&file) {
-            Err(StoreError::Open { source, .. }) if matches!(*source, redb::Error::Corrupted(_)) => {
+            Err(StoreError::Open { source, .. }) if is_damaged(&source) => {
                 let aside = file.with_extension("damaged");
                 tracing::error!("{} is damaged ({source}); it is now {}", file.display(), aside.display());
                 fs::rename(&file, aside).map_err(|source| StoreError::Folder { folder: folder.clone(), source })?;
@@ -140,6 +140,16 @@ pub(super) fn opener(folder: PathBuf) -> Opener {
             other => other,
         }
     })
+}
+
+/// Whether this file can't become a database any more. Without a header it is what a crash or a full disk has left of one that was
+/// being made.
+fn is_damaged(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_) => true,
+        redb::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
+    }
 }
 
 fn open(path: &Path) -> Result<Database, StoreError> {
@@ -156,10 +166,17 @@ fn open(path: &Path) -> Result<Database, StoreError> {
     if let Err(error) = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, RESERVED) {
         tracing::debug!(%error, "no room could be reserved for the journal");
     }
+    let empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
     drop(file);
     Database::builder().set_cache_size(CACHE).create(path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { file: path.to_owned() },
-        other => failed(other.into()),
+        other => {
+            // Half of a header is in the way of the next try.
+            if empty {
+                let _ = fs::remove_file(path);
+            }
+            failed(other.into())
+        }
     })
 }
 
@@ -320,16 +337,13 @@ mod tests {
 
     #[test]
     fn a_damaged_one_is_put_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(NAME), vec![7; 100_000]).unwrap();
-        let opened = Store::open(opener(dir.path().to_owned()));
-        match opened {
-            Ok(mut store) => {
-                store.put(&[example("mg-1-1", 1)]).unwrap();
-                assert!(dir.path().join("journal.damaged").exists());
-            }
-            // Whatever else redb makes of it, it is an error that names the file.
-            Err(error) => assert!(error.to_string().contains(NAME), "{error}"),
+        // The second one is what a full disk leaves of a database that was being made: a length, and no header yet.
+        for content in [vec![7; 100_000], vec![0; 1 << 20], vec![0; 10]] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(NAME), &content).unwrap();
+            let mut store = Store::open(opener(dir.path().to_owned())).unwrap();
+            store.put(&[example("mg-1-1", 1)]).unwrap();
+            assert_eq!(fs::read(dir.path().join("journal.damaged")).unwrap(), content);
         }
     }
 
