@@ -77,8 +77,8 @@ fn object_for(arch: Option<Arch>) -> anyhow::Result<PathBuf> {
     let _step = ui::step(format!("building the eBPF object{}", for_arch(arch)));
     let toolchain =
         setup::toolchain::Toolchain::find()?.context("no toolchain compiles for BPF: run `cargo xtask setup`")?;
-    // A folder of its own: another compiler than the workspace's would make everything else be compiled anew.
-    // And one for each architecture: with other flags everything is compiled anew.
+    // A folder of its own, and one for each architecture: with another compiler or other flags than before, everything
+    // is compiled anew.
     let folder = paths::target().join(arch.map_or_else(|| "ebpf".to_owned(), |arch| format!("ebpf-{arch}")));
     let architecture = arch.map_or(std::env::consts::ARCH, Arch::rust);
     let flags =
