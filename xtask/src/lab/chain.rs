@@ -39,6 +39,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", value_parser = fault)]
     fault: Vec<Fault>,
 
+    /// Play only what the records of the last run lack, and what did not come out as expected there.
+    #[arg(long)]
+    go_on: bool,
+
     /// A kernel line: 6.1, 6.12, 6.18, 7.
     #[arg(long, value_name = "LINE", default_value = kernels::USUAL)]
     kernel: String,
@@ -62,7 +66,8 @@ fn fault(name: &str) -> Result<Fault, String> {
 impl Args {
     /// The usual kernel, and what tells most in little time.
     pub(crate) fn few(accel: accel::Choice) -> Self {
-        Self { set: Some(Set::Few), point: Vec::new(), fault: Vec::new(), kernel: kernels::USUAL.to_owned(), accel }
+        let kernel = kernels::USUAL.to_owned();
+        Self { set: Some(Set::Few), point: Vec::new(), fault: Vec::new(), go_on: false, kernel, accel }
     }
 
     fn rounds(&self) -> Vec<Round> {
@@ -84,8 +89,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let kernel = kernels::ensure(kernels::line(&args.kernel)?)?;
     let path = paths::root().join("tests/chain/scenario.toml");
     let scenario = Scenario::read(&path).with_context(|| format!("can't use {}", path.display()))?;
-    let Played { lines, broken } = play(args, &kernel, &scenario, &rounds)?;
-    let judged: Vec<Judged> = split(&lines).into_iter().map(|(round, lines)| judge(&scenario, &round, lines)).collect();
+    let mut lines = if args.go_on { well_before(&scenario, &rounds)? } else { Vec::new() };
+    let before: Vec<Round> = split(&lines).into_iter().map(|(round, _)| round).collect();
+    let left: Vec<Round> = rounds.iter().filter(|round| !before.contains(round)).cloned().collect();
+    let Played { lines: new, broken } = play(args, &kernel, &scenario, &left)?;
+    lines.extend(new);
+    keep(&kept()?, &lines)?;
+    let mut judged: Vec<Judged> =
+        split(&lines).into_iter().map(|(round, lines)| judge(&scenario, &round, lines)).collect();
+    judged.sort_by_key(|judged| rounds.iter().position(|round| *round == judged.round));
     tell(&judged);
     if judged.len() != rounds.len() {
         bail!("{} of {} rounds were played", judged.len(), rounds.len());
@@ -102,6 +114,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("{failed} of {} rounds did not come out as expected", judged.len());
     }
     Ok(())
+}
+
+/// The records of those rounds of the last run that came out as they should.
+fn well_before(scenario: &Scenario, rounds: &[Round]) -> anyhow::Result<Vec<Line>> {
+    let path = kept()?;
+    let lines = super::records::read(&path).context("there is no run to go on with")?;
+    let well =
+        |(round, lines): &(Round, &[Line])| rounds.contains(round) && judge(scenario, round, lines).failures.is_empty();
+    Ok(split(&lines).into_iter().filter(well).flat_map(|(_, lines)| lines.to_vec()).collect())
 }
 
 /// Rounds that one guest plays. One that breaks off costs no more than these.
