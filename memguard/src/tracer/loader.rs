@@ -5,10 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, io, os::fd::OwnedFd};
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness, VerifierLogLevel,
     maps::{Array, HashMap, MapData, MapError, RingBuf},
-    programs::{
-        BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId,
-        kprobe::KProbeLinkId, tp_btf::BtfTracePointLinkId,
-    },
+    programs::ProgramError,
     sys::{Stats, enable_stats},
 };
 use memguard_common::{
@@ -25,10 +22,11 @@ use super::{
     cost::{ProgramCost, TracerCost},
     debug_log::{DebugLog, Wanted},
     details::Details,
+    link::{Link, link, load, unlink, why},
     ring::Ring,
     table::{Occupancy, Table},
 };
-use crate::kernel::{Attach, Facts, Hook, Layout, Plan, btf, hook, plan};
+use crate::kernel::{Facts, Hook, Layout, Plan, btf, hook, plan};
 
 /// The object that was built into this binary; empty without one.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memguard.bpf.o"));
@@ -347,64 +345,6 @@ impl Tracer {
 
     fn losses(&self) -> Losses {
         self.losses.get(&0, 0).map(|Pod(losses)| losses).unwrap_or_default()
-    }
-}
-
-/// What keeps a program attached, by its kind.
-enum Link {
-    Tracepoint(BtfTracePointLinkId),
-    Fentry(FEntryLinkId),
-    Fexit(FExitLinkId),
-    Kprobe(KProbeLinkId),
-}
-
-fn load(program: &mut Program, hook: &Hook, targets: &Btf) -> Result<(), ProgramError> {
-    match hook.attach {
-        Attach::Tracepoint => <&mut BtfTracePoint>::try_from(program)?.load(hook.target, targets),
-        Attach::Fentry => <&mut FEntry>::try_from(program)?.load(hook.target, targets),
-        Attach::Fexit => <&mut FExit>::try_from(program)?.load(hook.target, targets),
-        Attach::Kprobe => <&mut KProbe>::try_from(program)?.load(),
-    }
-}
-
-fn link(program: &mut Program, hook: &Hook) -> Result<Link, ProgramError> {
-    Ok(match hook.attach {
-        Attach::Tracepoint => Link::Tracepoint(<&mut BtfTracePoint>::try_from(program)?.attach()?),
-        Attach::Fentry => Link::Fentry(<&mut FEntry>::try_from(program)?.attach()?),
-        Attach::Fexit => Link::Fexit(<&mut FExit>::try_from(program)?.attach()?),
-        Attach::Kprobe => Link::Kprobe(<&mut KProbe>::try_from(program)?.attach(hook.target, 0)?),
-    })
-}
-
-fn unlink(program: &mut Program, link: Link) -> Result<(), ProgramError> {
-    match link {
-        Link::Tracepoint(link) => <&mut BtfTracePoint>::try_from(program)?.detach(link),
-        Link::Fentry(link) => <&mut FEntry>::try_from(program)?.detach(link),
-        Link::Fexit(link) => <&mut FExit>::try_from(program)?.detach(link),
-        Link::Kprobe(link) => <&mut KProbe>::try_from(program)?.detach(link),
-    }
-}
-
-/// The last and telling line of what the kernel or aya said.
-fn why(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let said = log.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed "));
-            match said {
-                Some(line) => format!("{io_error}; the verifier says: {}", line.trim()),
-                None => io_error.to_string(),
-            }
-        }
-        other => {
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(cause) = source {
-                text = format!("{text}: {cause}");
-                source = cause.source();
-            }
-            text
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod cost;
 mod debug_log;
 mod details;
+mod link;
 mod loader;
 mod record;
 mod ring;
