@@ -109,7 +109,8 @@ pub(crate) fn write(path: &Path, contents: &Contents<'_>) -> anyhow::Result<()> 
         put(&Path::new("modules").join(module.file_name().unwrap_or_default()), module)?;
     }
     let mut libraries = BTreeSet::new();
-    for program in programs {
+    // What stands beside programs may be data, which is loaded with nothing.
+    for program in programs.iter().filter(|path| is_elf(path)) {
         libraries.extend(shared_libraries(program)?);
     }
     for library in libraries {
@@ -133,6 +134,12 @@ pub(crate) struct Library {
     pub(crate) to: PathBuf,
     /// Where it is on this machine.
     pub(crate) from: PathBuf,
+}
+
+fn is_elf(path: &Path) -> bool {
+    use std::io::Read as _;
+    let mut magic = [0; 4];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }
 
 /// The shared libraries that a program is loaded with, and its loader.
@@ -226,6 +233,12 @@ mod tests {
         let text = "Dynamic Section:\n  NEEDED               libc.so.6\n  NEEDED               ld-linux-aarch64.so.1\n  \
                     INIT                 0x0000000000001000\n\nVersion References:\n  required from libc.so.6:\n";
         assert_eq!(needed(text).collect::<Vec<_>>(), ["libc.so.6", "ld-linux-aarch64.so.1"]);
+    }
+
+    #[test]
+    fn programs_are_told_from_data() {
+        assert!(is_elf(&std::env::current_exe().unwrap()));
+        assert!(!is_elf(Path::new("/nowhere")) && !is_elf(Path::new("/dev/null")));
     }
 
     #[test]
