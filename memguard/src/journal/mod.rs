@@ -8,6 +8,8 @@ mod copies;
 mod disk;
 mod incident;
 mod keeper;
+#[cfg(test)]
+mod power;
 mod store;
 
 #[cfg(test)]

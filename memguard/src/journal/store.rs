@@ -144,7 +144,7 @@ pub(super) fn opener(folder: PathBuf) -> Opener {
 
 /// Whether this file can't become a database any more. Without a header it is what a crash or a full disk has left of one that was
 /// being made.
-fn is_damaged(error: &redb::Error) -> bool {
+pub(super) fn is_damaged(error: &redb::Error) -> bool {
     match error {
         redb::Error::Corrupted(_) => true,
         redb::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
