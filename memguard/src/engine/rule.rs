@@ -202,3 +202,25 @@ fn lost(signals: &Signals, t: &Thresholds) -> Term {
         _ => graded("lost", None, t.lost, format!("no cpu.stat, so it can't be told what gets done; {waiting}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_time_is_lost_the_less_pages_that_live_long_speak_against_a_hang() {
+        let turnover = |turnover_per_s, lost| {
+            let signals =
+                Signals { turnover_per_s, lost: Some(lost), text_returns_per_s: Some(1.0), ..Signals::default() };
+            let Terms(terms) = evaluate(&signals, &Thresholds::default());
+            let term = terms.into_iter().find(|term| term.name == "turnover").unwrap();
+            assert_eq!(term.met, term.confidence > 0.0);
+            term.confidence
+        };
+        assert!(turnover(0.01, 0.94).abs() < 1e-9, "long-lived pages, and work gets done");
+        let slope = [0.95, 0.96, 0.97, 0.98, 1.0].map(|lost| turnover(0.01, lost));
+        assert!(slope[0] > 0.3 && slope.is_sorted() && slope[2] < 1.0, "{slope:?}");
+        assert!((slope[3] - 1.0).abs() < 1e-9 && (slope[4] - 1.0).abs() < 1e-9, "{slope:?}");
+        assert!(turnover(0.2, 0.95) > 0.99, "pages that live for five seconds need no help");
+    }
+}

@@ -139,33 +139,9 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use tracing_subscriber::fmt::MakeWriter;
+    use memguard_stubs::captured::Captured;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Buffer {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Buffer {
-        type Writer = Self;
-
-        fn make_writer(&'a self) -> Self {
-            self.clone()
-        }
-    }
 
     fn logged<F>(format: F, log: impl FnOnce()) -> String
     where
@@ -174,11 +150,10 @@ mod tests {
             + Sync
             + 'static,
     {
-        let buffer = Buffer::default();
-        let subscriber = tracing_subscriber::fmt().event_format(format).with_writer(buffer.clone()).finish();
+        let buffer = Captured::default();
+        let subscriber = tracing_subscriber::fmt().event_format(format).with_writer(buffer.writer()).finish();
         tracing::subscriber::with_default(subscriber, log);
-        let bytes = buffer.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        buffer.text()
     }
 
     #[test]

@@ -84,48 +84,24 @@ impl Log for Forward {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+    use memguard_stubs::captured::Captured;
+    use tracing_subscriber::EnvFilter;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl MakeWriter<'_> for Lines {
-        type Writer = Self;
-
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
-    }
-
     /// What is asked for, and what comes out of one line, by what `RUST_LOG` says.
     fn with(filter: &str) -> (u8, String) {
-        let lines = Lines::default();
+        let lines = Captured::default();
         let log = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(filter))
             .with_ansi(false)
-            .with_writer(lines.clone())
+            .with_writer(lines.writer())
             .finish();
         let asked = tracing::subscriber::with_default(log, || {
             Forward.log(&Record::builder().level(Level::Debug).args(format_args!("cgroup 7 was removed")).build());
             level()
         });
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        (asked, text)
+        (asked, lines.text())
     }
 
     #[test]

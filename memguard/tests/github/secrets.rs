@@ -1,39 +1,15 @@
 //! Secrets are nowhere to be found in what memguard can print.
 
-use std::{
-    fmt::Write as _,
-    io,
-    sync::{Arc, Mutex},
-};
+use std::fmt::Write as _;
 
 use memguard::github::{GitHub, Source};
-use memguard_stubs::github::{Fault, What};
-use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter};
+use memguard_stubs::{
+    captured::Captured,
+    github::{Fault, What},
+};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::fixture::{Fixture, KEY, RUN, TOKEN, check, settings, with_app, with_token};
-
-/// All that is logged in this process.
-#[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Logged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Logged {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 /// Everything that can be had of a `GitHub` in words, while the server repeats what it was sent.
 async fn all_words(fixture: &Fixture, secret: &str) -> String {
@@ -80,8 +56,8 @@ fn around<'a>(words: &'a str, secret: &str) -> Option<&'a str> {
 
 #[tokio::test]
 async fn no_secret_is_in_anything_that_can_be_printed() {
-    let logged = Logged::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(logged.clone()).finish();
+    let logged = Captured::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(logged.writer()).finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
     tracing::trace!("the log is caught");
 
@@ -115,7 +91,7 @@ async fn no_secret_is_in_anything_that_can_be_printed() {
         let words = format!("{error} {error:?}");
         assert!(hidden(&words) && !words.contains("ghp_") && !words.contains("c2VjcmV0"), "{words}");
     }
-    let logged = String::from_utf8_lossy(&logged.0.lock().unwrap()).into_owned();
+    let logged = logged.text();
     assert!(logged.contains("the log is caught"));
     assert_eq!((around(&logged, TOKEN), around(&logged, "ghs_stub")), (None, None));
     assert!(hidden(&logged));

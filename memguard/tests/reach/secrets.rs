@@ -1,10 +1,6 @@
 //! ARC's secrets are nowhere to be found in what memguard writes: log, journal, Events, requests.
 
-use std::{
-    fmt::Write as _,
-    io,
-    sync::{Arc, Mutex},
-};
+use std::fmt::Write as _;
 
 use memguard::{
     github::{Settings, Source},
@@ -12,35 +8,13 @@ use memguard::{
     remote::{Kind, Progress, look_at_arc_secrets},
 };
 use memguard_stubs::{
+    captured::Captured,
     github::{Fault, What},
     kubernetes::objects::{Container, of_runner, pod},
 };
-use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::fixture::{TOKEN, World, arcs_secret, outward, until};
-
-/// All that is logged in this process.
-#[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Logged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Logged {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 /// Everything in the files of a folder.
 fn all_files(folder: &std::path::Path, into: &mut Vec<u8>) {
@@ -56,8 +30,8 @@ fn all_files(folder: &std::path::Path, into: &mut Vec<u8>) {
 #[tokio::test]
 async fn arcs_secret_is_in_nothing_that_is_written() {
     const OTHER: &str = "c2VjcmV0LW9mLXNvbWVib2R5LWVsc2U";
-    let logged = Logged::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(logged.clone()).finish();
+    let logged = Captured::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(logged.writer()).finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
     tracing::trace!("the log is caught");
 
@@ -93,7 +67,7 @@ async fn arcs_secret_is_in_nothing_that_is_written() {
     assert!(words.contains("github_token of Secret ci/arc-secret"), "{words}");
     let mut written = words.into_bytes();
     all_files(world.folder.path(), &mut written);
-    written.extend(logged.0.lock().unwrap().iter());
+    written.extend(logged.text().as_bytes());
     let written = String::from_utf8_lossy(&written);
     assert!(written.contains("the log is caught") && written.contains("[token]"));
     for secret in [TOKEN, OTHER, "MDEyMzQ1Njc4OS1hLXRva2Vu"] {

@@ -2,6 +2,7 @@
 //!
 //! Real counterparts check what these can't: that each request is one that GitHub's description and a real API server take.
 
+pub mod captured;
 pub mod gate;
 pub mod github;
 pub mod kubernetes;

@@ -26,7 +26,8 @@ has to find the hang anew. `X-before` is right before a request, `X-answered` be
 
 Times are those of a VM with emulated CPUs where that is how it ran; GitHub's stub ends a run 2 s after its cancellation, which
 is seen with memguard's next look, 5 s later at most. Where memguard was killed before it could say when the verdict was, they
-count from the container's death, and are marked with *.
+count from the container's death, and are marked with *. On a machine that has other work meanwhile they are longer: six of
+these rounds are part of `cargo xtask test`, which shows theirs.
 ";
 
 /// `broken`: guests that broke off, whose rounds others have played.
