@@ -304,3 +304,23 @@ pub(crate) struct ExecSyncResponse {
     #[prost(int32, tag = "3")]
     pub(crate) exit_code: i32,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ExecRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) container_id: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) cmd: Vec<String>,
+    #[prost(bool, tag = "3")]
+    pub(crate) tty: bool,
+    #[prost(bool, tag = "4")]
+    pub(crate) stdin: bool,
+    #[prost(bool, tag = "5")]
+    pub(crate) stdout: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ExecResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) url: String,
+}

@@ -6,6 +6,7 @@ mod client;
 mod cri;
 mod pod;
 mod quantity;
+mod terminal;
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -28,6 +29,7 @@ lab-kubelet SOCKET sandbox ROOT POD.json
 lab-kubelet SOCKET container ROOT POD.json SANDBOX NAME NODE [single-process-oom-kill]
 lab-kubelet SOCKET status CONTAINER
 lab-kubelet SOCKET exec CONTAINER SECONDS PROGRAM [ARGUMENT...]
+lab-kubelet SOCKET terminal CONTAINER SESSION PROGRAM [ARGUMENT...]
 lab-kubelet SOCKET stop CONTAINER SECONDS
 lab-kubelet SOCKET remove POD.json SANDBOX";
 
@@ -64,6 +66,10 @@ async fn run(arguments: &[&str]) -> anyhow::Result<Value> {
         }
         ("status", [id]) => status(&client, id).await,
         ("exec", [id, seconds, command @ ..]) => exec(&client, id, seconds.parse()?, command).await,
+        ("terminal", [id, session, command @ ..]) => {
+            let session = serde_json::from_str(session).with_context(|| format!("{session} is no session"))?;
+            terminal::run(&client, id, &session, command).await
+        }
         ("stop", [id, seconds]) => {
             let request = StopContainerRequest { container_id: (*id).to_owned(), timeout: seconds.parse()? };
             client.call::<_, Empty>("StopContainer", &request).await?;

@@ -3,6 +3,7 @@
 
 mod judge;
 pub(crate) mod node;
+mod screen;
 mod table;
 
 use std::{

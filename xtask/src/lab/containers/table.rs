@@ -36,6 +36,9 @@ pub(super) fn tables(lines: &[Line], judged: &[Judged]) -> String {
     table(&mut text, &["outcome"], &COURSE, judged);
     text.push('\n');
     table(&mut text, &[], &COST, judged);
+    for (what, screen) in judged.first().into_iter().flat_map(|first| &first.screens) {
+        let _ = write!(text, "\n*At a terminal of 80 by 24, {what}:*\n\n```text\n{screen}\n```\n");
+    }
     text
 }
 
@@ -86,6 +89,7 @@ mod tests {
             case: Case { variant: Variant::Privileged, ending: Ending::Kill },
             facts: vec![("status", "exit 137, Error".to_owned()), ("resident", "20.0 MiB".to_owned())],
             failures: vec!["a|b\nc".to_owned()],
+            screens: vec![("opened", "a | b".to_owned())],
         };
         let text = tables(&[], &[judged]);
         assert!(

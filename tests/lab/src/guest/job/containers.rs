@@ -5,6 +5,7 @@ mod logs;
 mod node;
 mod pods;
 mod probe;
+mod terminal;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +29,7 @@ use self::{
     logs::Log,
     node::{Container, Node},
     probe::Probe,
+    terminal::Terminal,
 };
 use super::{STEP, chain::Stubs};
 use crate::guest::{
@@ -47,6 +49,10 @@ const WARM_UP: Duration = Duration::from_secs(8);
 const AFTERMATH: Duration = Duration::from_secs(6);
 /// So long after the container has reached its limit memguard is asked what it sees.
 const LOOK_AFTER: Duration = Duration::from_secs(6);
+/// And so long after it somebody opens `top`: sees the table, opens the container, scrolls to its end, goes back, and asks for the incidents when
+/// all is over.
+const TOP_AFTER: Duration = Duration::from_secs(3);
+const TOP_KEYS: [(f64, &str); 5] = [(7.0, "\r"), (9.0, "G"), (10.0, "\x1b"), (17.0, "i"), (19.0, "q")];
 
 const API_PORT: u16 = 6443;
 const GITHUB_PORT: u16 = 8080;
@@ -55,6 +61,8 @@ const METRICS_PORT: u16 = 9619;
 
 pub(in crate::guest) fn containers(port: &Port, plan: &Plan) -> anyhow::Result<()> {
     machine::prepare(&Vm::default(), &KernelSwitches::default())?;
+    // containerd offers terminals there.
+    machine::loopback()?;
     let mut node = Node::start(port, plan)?;
     for case in &plan.cases {
         port.send(Record::Case { case: *case });
@@ -81,6 +89,7 @@ struct Round<'a> {
     probe: Probe,
     next_sample: Instant,
     acted: Option<Instant>,
+    top: Option<Terminal>,
 }
 
 fn play(port: &Port, node: &mut Node, plan: &Plan, case: Case) -> anyhow::Result<()> {
@@ -142,6 +151,7 @@ fn play(port: &Port, node: &mut Node, plan: &Plan, case: Case) -> anyhow::Result
         probe,
         next_sample: Instant::now(),
         acted: None,
+        top: None,
     };
     let outcome = round.until_ready(began).and_then(|()| round.hang(warm)).and_then(|()| round.afterwards());
     let stopped = round.stop();
@@ -199,6 +209,13 @@ impl Round<'_> {
         Ok(())
     }
 
+    /// Passes on what there was to see on a terminal.
+    fn see(&mut self, what: &str, terminal: &Terminal) -> anyhow::Result<()> {
+        let told = terminal.told(|| self.look())?;
+        seen(self.port, MEMGUARD, what, &told);
+        Ok(())
+    }
+
     fn look(&mut self) {
         children::reap();
         for line in self.log.new_lines() {
@@ -239,6 +256,9 @@ impl Round<'_> {
                 dead = true;
                 self.port.send(Record::Dead { container: VICTIM.to_owned() });
             }
+            if self.top.is_none() && at_limit.is_some_and(|at| at.elapsed() >= TOP_AFTER) {
+                self.top = Some(Terminal::open(&self.memguard, "top", &["top"], &TOP_KEYS)?);
+            }
             if !asked && at_limit.is_some_and(|at| at.elapsed() >= LOOK_AFTER) {
                 asked = true;
                 self.exec("status in trouble", &["status", "--output", "json"])?;
@@ -264,6 +284,11 @@ impl Round<'_> {
         ] {
             self.exec(what, arguments)?;
         }
+        if let Some(top) = self.top.take() {
+            self.see("top", &top)?;
+        }
+        let report = Terminal::open(&self.memguard, "report", &["report", "latest"], &[])?;
+        self.see("report on a terminal", &report)?;
         for page in ["/metrics", "/healthz", "/readyz"] {
             let (code, body) = self.probe.get(METRICS_PORT, page)?;
             seen(self.port, MEMGUARD, page, &json!({"code": code, "body": body}));

@@ -38,7 +38,7 @@ fn the_runtimes_word_is_held_against_the_action() {
     };
     let failures = |ending: Ending, lines: Vec<Line>| {
         let case = case(ending);
-        let mut judged = Judged { case, facts: Vec::new(), failures: Vec::new() };
+        let mut judged = Judged { case, facts: Vec::new(), failures: Vec::new(), screens: Vec::new() };
         Seen { case, lines: &lines }.the_runtime_tells_of_it(&mut judged);
         judged.failures
     };

@@ -31,7 +31,7 @@ use crate::{
 const ARCHIVE: &str = "/node.tar";
 /// It starts within seconds on a real machine.
 const PATIENCE: Duration = Duration::from_mins(2);
-const SOCKET: &str = "/run/containerd/containerd.sock";
+pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 const CGROUP: &str = "/sys/fs/cgroup";
 /// What containerd itself runs in, as on a node.
 const SERVICE: &str = "/sys/fs/cgroup/system.slice/containerd.service";
