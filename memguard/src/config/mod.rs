@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+pub(crate) use self::policy::pattern;
 pub use self::{
     github::GitHubSettings,
     kubernetes::KubernetesSettings,
