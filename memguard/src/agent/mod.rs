@@ -2,6 +2,7 @@
 //! again, and sleeps.
 
 mod activity;
+mod ending;
 mod poll;
 mod present;
 mod reload;
@@ -22,11 +23,12 @@ use std::{
 use memguard_common::Record;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinSet,
     time::{Interval, MissedTickBehavior, interval_at},
 };
 
-use self::{activity::Activity, poll::Poller, respond::Outcome, unit::Unit};
+use self::{activity::Activity, poll::Poller, respond::Outcome, takeover::TakenOver, unit::Unit};
 pub use self::{
     reload::{InForce, Reload},
     setup::Config,
@@ -89,6 +91,11 @@ pub struct Agent<A> {
     engine: Engine,
     units: HashMap<UnitId, Unit>,
     actions_under_way: JoinSet<Outcome>,
+    taken_over: JoinSet<TakenOver>,
+    /// Cgroups whose end is waited for.
+    under_way: HashSet<u64>,
+    /// Nothing is waited for any more.
+    ending: watch::Sender<bool>,
     ledger: Ledger,
     journal: Journal,
     remote: Option<Remote>,
@@ -154,10 +161,8 @@ impl<A: Actions> Agent<A> {
                         ticking = None;
                     }
                 }
-                Some(outcome) = self.actions_under_way.join_next() => match outcome {
-                    Ok(outcome) => self.finished(outcome),
-                    Err(error) => tracing::error!(%error, "an action was lost"),
-                },
+                Some(outcome) = self.actions_under_way.join_next() => self.joined(outcome),
+                Some(taken) = self.taken_over.join_next() => self.took_over(taken),
                 question = self.questions.next() => {
                     let _ = question.send(self.present(ring.as_ref()));
                 }
@@ -174,12 +179,8 @@ impl<A: Actions> Agent<A> {
                 _ = terminate.recv() => break,
             }
         }
-        // What was begun is finished before the end.
-        while let Some(outcome) = self.actions_under_way.join_next().await {
-            if let Ok(outcome) = outcome {
-                self.finished(outcome);
-            }
-        }
+        // Each of these waits has its limit, and the chart's grace period is above their sum.
+        self.settle().await;
         if self.remote.take().is_some_and(|remote| !remote.close(REMOTE_PATIENCE)) {
             tracing::warn!("a server does not answer; the next start goes on with what remains to be done there");
         }

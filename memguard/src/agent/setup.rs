@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{Agent, activity::Activity, now, poll::Poller};
 use crate::{
@@ -86,6 +86,9 @@ impl<A: Actions> Agent<A> {
             poller: Poller::default(),
             units: HashMap::new(),
             actions_under_way: JoinSet::new(),
+            taken_over: JoinSet::new(),
+            under_way: HashSet::new(),
+            ending: watch::Sender::new(false),
             ledger: Ledger::default(),
             journal,
             remote: None,

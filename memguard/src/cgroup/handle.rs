@@ -11,7 +11,6 @@ use std::{
         unix::fs::{FileExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -35,15 +34,6 @@ pub struct CgroupHandle {
     cpu: Option<File>,
     state: File,
     kill: Option<File>,
-}
-
-/// How a kill went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Killed {
-    /// `populated 0`: no process is left.
-    Dead,
-    /// The cgroup was removed meanwhile, which needs it to be empty.
-    Gone,
 }
 
 /// memory.max of a cgroup, open for writing.
@@ -152,6 +142,20 @@ impl CgroupHandle {
         Ok(memory)
     }
 
+    /// How often the OOM killer has ended a whole group in here, as memory.oom.group asks it to; 0 where the kernel does not
+    /// count that (before 5.17).
+    pub fn oom_group_kills(&self) -> Result<u64, CgroupError> {
+        self.parsed(&self.events, "memory.events", |text| {
+            let mut kills = 0;
+            parse::flat_keyed(text, |key, value| {
+                if key == "oom_group_kill" {
+                    kills = value;
+                }
+            });
+            Ok(kills)
+        })
+    }
+
     /// Reads memory.max: bytes, `None` for `max`.
     pub fn max(&self) -> Result<Option<u64>, CgroupError> {
         self.parsed(&self.max, "memory.max", parse::limit)
@@ -226,27 +230,11 @@ impl CgroupHandle {
         };
         file.write_all_at(b"1", 0).map_err(|error| CgroupError::io("write 1 to", self.path.join("cgroup.kill"), error))
     }
-
-    /// Waits until no process is left. A task in an uninterruptible wait dies late, so this can take its time; `None`
-    /// after `patience`.
-    pub async fn wait_until_empty(&self, patience: Duration) -> Result<Option<Killed>, CgroupError> {
-        const POLL: Duration = Duration::from_millis(5);
-        let deadline = tokio::time::Instant::now() + patience;
-        loop {
-            match self.populated() {
-                Ok(false) => return Ok(Some(Killed::Dead)),
-                Err(error) if error.is_gone() => return Ok(Some(Killed::Gone)),
-                Err(error) => return Err(error),
-                Ok(true) if tokio::time::Instant::now() >= deadline => return Ok(None),
-                Ok(true) => tokio::time::sleep(POLL).await,
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::fs;
+    use std::{fs, time::Duration};
 
     use super::*;
 
@@ -333,15 +321,5 @@ pub(crate) mod tests {
         fs::rename(&path, &moved).unwrap();
         handle.kill().unwrap();
         assert_eq!(fs::read_to_string(moved.join("cgroup.kill")).unwrap(), "1");
-    }
-
-    #[tokio::test]
-    async fn waits_until_the_cgroup_is_empty_but_not_for_ever() {
-        let dir = tempfile::tempdir().unwrap();
-        fake(dir.path());
-        let handle = CgroupHandle::open(dir.path()).unwrap();
-        assert_eq!(handle.wait_until_empty(Duration::from_millis(20)).await.unwrap(), None);
-        fs::write(dir.path().join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
-        assert_eq!(handle.wait_until_empty(Duration::from_secs(5)).await.unwrap(), Some(Killed::Dead));
     }
 }

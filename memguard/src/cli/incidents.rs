@@ -120,7 +120,9 @@ pub(super) fn outcome(incident: &Incident) -> String {
     let tone = match incident.stage {
         Stage::Done { ended: Ended::Dead { .. } | Ended::OomKilled { .. } } => Tone::Good,
         Stage::Done { ended: Ended::Lingering { .. } | Ended::NobodyDied { .. } } | Stage::Failed { .. } => Tone::Bad,
-        Stage::Done { ended: Ended::DryRun } | Stage::Planned | Stage::Interrupted { .. } => Tone::Look,
+        Stage::Done { ended: Ended::DryRun } | Stage::Planned | Stage::Out { .. } | Stage::Interrupted { .. } => {
+            Tone::Look
+        }
         Stage::Suppressed { .. } => Tone::Quiet,
     };
     tone.paint(escaped(&incident.outcome()))

@@ -82,7 +82,7 @@ pub fn adapt(incident: &mut Incident) -> bool {
             (Stage::Done { .. } | Stage::Interrupted { .. }, Kind::DeleteRunner) if !runner_died => {
                 follow_up.not_needed("it was not the runner's own container, so the runner ends with its job");
             }
-            (Stage::Planned | Stage::Done { .. } | Stage::Interrupted { .. }, _) => {}
+            (Stage::Planned | Stage::Out { .. } | Stage::Done { .. } | Stage::Interrupted { .. }, _) => {}
         }
     }
     settle_dependents(incident);
