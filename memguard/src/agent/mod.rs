@@ -26,7 +26,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval_at},
 };
 
-use self::{activity::Activity, poll::Poller, respond::Outcome, unit::Unit};
+use self::{activity::Activity, poll::Poller, respond::Outcome, status::Lately, unit::Unit};
 pub use self::{
     reload::{InForce, Reload},
     setup::Config,
@@ -97,6 +97,7 @@ pub struct Agent<A> {
     suspects: Suspects,
     began: Instant,
     last_walk: Option<Duration>,
+    lately: Lately,
     last_report: Duration,
     records: u64,
     wake_ups: u64,

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use super::{Agent, activity::Activity, now, poll::Poller};
+use super::{Agent, activity::Activity, now, poll::Poller, status::Lately};
 use crate::{
     cgroup::{CgroupRoot, Tree, lineage},
     engine::{Engine, Settings},
@@ -16,6 +16,7 @@ use crate::{
     kernel::Plan,
     kubernetes::Pods,
     metrics::{Metrics, Questions},
+    protect::cpu_seconds,
     remote::Remote,
     report::Reporter,
     respond::{Actions, Ledger, OwnPod, Policy, Suspects},
@@ -94,6 +95,7 @@ impl<A: Actions> Agent<A> {
             suspects: Suspects::default(),
             began: Instant::now(),
             last_walk: None,
+            lately: Lately::new(now(), cpu_seconds()),
             last_report: now(),
             records: 0,
             wake_ups: 0,
