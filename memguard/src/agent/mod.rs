@@ -169,6 +169,7 @@ impl<A: Actions> Agent<A> {
                     }
                 }
                 () = tick(&mut looking) => self.reload(false),
+                read = reload::answer(&mut self.reload) => self.reloaded(read),
                 _ = hang_up.recv() => self.reload(true),
                 () = until(deadline) => break,
                 _ = interrupt.recv() => break,
