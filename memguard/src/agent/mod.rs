@@ -2,6 +2,7 @@
 //! again, and sleeps.
 
 mod activity;
+mod chain;
 mod poll;
 mod present;
 mod reload;
@@ -26,7 +27,14 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval_at},
 };
 
-use self::{activity::Activity, poll::Poller, respond::Outcome, status::Lately, unit::Unit};
+use self::{
+    activity::Activity,
+    chain::{Hanging, deepest_first},
+    poll::Poller,
+    respond::Outcome,
+    status::Lately,
+    unit::Unit,
+};
 pub use self::{
     reload::{InForce, Reload},
     setup::Config,
@@ -50,7 +58,7 @@ use crate::{
 
 /// A cgroup that has not reclaimed for this long is let go.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
-/// Cgroups watched at once; each holds some nine open files.
+/// Cgroups watched at once; each holds eleven open files.
 const MOST_UNITS: usize = 1024;
 /// Refault reports at one time: those with the highest rates.
 const MOST_REPORTS: usize = 16;
@@ -135,8 +143,8 @@ impl<A: Actions> Agent<A> {
             tokio::select! {
                 woken = woken(&mut ring) => {
                     if let Err(error) = woken {
-                        tracing::error!(%error, "the ring buffer can't be waited for any more; looking every second instead");
                         ring = None;
+                        self.without_ring(&error);
                         ticking = Some(every(self.config.tick));
                         continue;
                     }
@@ -255,25 +263,33 @@ impl<A: Actions> Agent<A> {
                 }
             }
         }
-        let watched: HashSet<UnitId> = self.units.keys().copied().collect();
-        let sums = self.activity.sums(&watched);
-        let mut order: Vec<UnitId> = watched.into_iter().collect();
-        order.sort_unstable();
-        for id in order {
+        let sums = self.activity.sums(&self.units.keys().copied().collect());
+        let mut hanging = Hanging::default();
+        for id in deepest_first(self.units.iter().map(|(id, unit)| (*id, unit.handle.path()))) {
             let Some(unit) = self.units.get_mut(&id) else { continue };
             let tracer = self.coverage.map(|coverage| {
                 let counters = sums.get(&id).copied().unwrap_or_default();
                 (activity::sample(&counters, coverage), counters)
             });
             match unit.sample(now, tracer.as_ref()) {
-                Ok(sample) => {
+                Ok(mut sample) => {
                     self.refaults = self.refaults.saturating_add(unit.refaults);
+                    let path = unit.path();
+                    sample.hung_below = hanging.is_below(&path);
+                    let hung_below = sample.hung_below;
                     let recorded = self.recorder.is_some().then(|| sample.clone());
                     let observation = self.engine.observe(id, sample);
                     if let (Some(recorder), Some(sample)) = (&mut self.recorder, recorded) {
                         recorder.sample(id, sample, &observation);
                     }
                     self.observed(id, now, observation);
+                    if hung_below {
+                        // It may have been suspect before the one below it was: that is one hang, and not two.
+                        self.suspects.forget(id);
+                    }
+                    if self.hangs(id, now) {
+                        hanging.add(&path);
+                    }
                 }
                 Err(error) if error.is_gone() => {
                     tracing::debug!(%error, "let go");

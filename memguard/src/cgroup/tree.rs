@@ -116,7 +116,8 @@ impl Tree {
 /// How often the limits of this very cgroup were hit: `max` and `high` of memory.events.local. `None` where that can't
 /// be read.
 pub(crate) fn limit_hits(path: &Path) -> Option<u64> {
-    super::parse::limit_hits(&fs::read_to_string(path.join("memory.events.local")).ok()?)
+    let text = fs::read_to_string(path.join("memory.events.local")).ok()?;
+    super::parse::local_events(&text).map(|local| local.limit_hits())
 }
 
 fn unreclaimable(path: &Path) -> u64 {
