@@ -12,6 +12,7 @@ mod states;
 mod status;
 mod takeover;
 mod unit;
+mod walk;
 mod whose;
 
 use std::{
@@ -62,8 +63,6 @@ const IDLE_AFTER: Duration = Duration::from_secs(30);
 const MOST_UNITS: usize = 1024;
 /// Refault reports at one time: those with the highest rates.
 const MOST_REPORTS: usize = 16;
-/// The tree is walked at most this often for cgroups that are not in it.
-const WALK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the end waits for answers of Kubernetes and GitHub that are under way.
 const REMOTE_PATIENCE: Duration = Duration::from_secs(4);
@@ -105,6 +104,8 @@ pub struct Agent<A> {
     suspects: Suspects,
     began: Instant,
     last_walk: Option<Duration>,
+    /// How long it took.
+    walk_took: Duration,
     lately: Lately,
     last_report: Duration,
     records: u64,
@@ -255,7 +256,7 @@ impl<A: Actions> Agent<A> {
             }
         } else {
             if self.activity.any_unplaced() {
-                self.walk_if_due(now, WALK_AT_MOST_EVERY);
+                self.walk_if_due(now, walk::AT_MOST_EVERY);
             }
             for reclaiming in self.activity.take_fresh() {
                 if let Some((owner, path)) = self.tree.limit_owner(reclaiming.cgroup, reclaiming.limit_owner) {
@@ -304,20 +305,6 @@ impl<A: Actions> Agent<A> {
             if self.engine.state(id) == State::Calm && self.units.get(&id).is_some_and(at_rest) {
                 self.let_go(id);
             }
-        }
-    }
-
-    fn walk_if_due(&mut self, now: Duration, every: Duration) {
-        if self.last_walk.is_some_and(|last| now.saturating_sub(last) < every) {
-            return;
-        }
-        self.last_walk = Some(now);
-        self.tree.walk();
-        let ids: HashMap<&Path, u64> = self.tree.iter().map(|(id, path)| (path, id)).collect();
-        self.activity.place(&self.tree, &ids);
-        self.activity.keep_only(|id| self.tree.path(id).is_some());
-        if let Some(tracer) = &mut self.tracer {
-            tracer.sweep_if_crowded(|id| self.tree.path(id).is_some());
         }
     }
 

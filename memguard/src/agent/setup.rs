@@ -95,6 +95,7 @@ impl<A: Actions> Agent<A> {
             suspects: Suspects::default(),
             began: Instant::now(),
             last_walk: None,
+            walk_took: Duration::ZERO,
             lately: Lately::new(now(), cpu_seconds()),
             last_report: now(),
             records: 0,

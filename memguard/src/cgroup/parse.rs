@@ -133,6 +133,17 @@ pub(crate) fn local_events(text: &str) -> Option<LocalEvents> {
     told.then_some(local)
 }
 
+/// A count of cgroup.stat: cgroups below, at any depth.
+pub(crate) fn descendants(text: &str) -> Option<u64> {
+    let mut descendants = None;
+    flat_keyed(text, |key, value| {
+        if key == "nr_descendants" {
+            descendants = Some(value);
+        }
+    });
+    descendants
+}
+
 /// Bytes that can't be reclaimed, by memory.stat: anonymous memory and shmem.
 pub(crate) fn unreclaimable(text: &str) -> u64 {
     let mut sum = 0_u64;
@@ -189,6 +200,7 @@ mod tests {
         assert!(populated("frozen 0\n").unwrap_err().contains("populated"));
         assert_eq!(unreclaimable("anon 18446744073709551615\nshmem 1\n"), u64::MAX);
         assert_eq!(local_events("oom 1\n"), None);
+        assert_eq!(descendants("nr_dying_descendants 3\n"), None);
         flat_keyed("\n \nx\nx y\nx 1 2\n\u{0} 1\n", |key, value| assert_eq!((key, value), ("\u{0}", 1)));
     }
 }

@@ -86,6 +86,7 @@ pub fn cgroup_files(data: &[u8]) {
         }
         None => assert_eq!((memory.max_events, memory.high_events), (0, 0)),
     }
+    let _ = parse::descendants(text);
     assert!(!parse::lists_process(text, 4242) || text.contains("4242"));
     if let Some(path) = parse::v2_path(text) {
         assert!(!path.contains('\n'));

@@ -1,0 +1,36 @@
+//! When the tree of cgroups is walked anew. Nothing is looked at meanwhile.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::Agent;
+use crate::respond::Actions;
+
+/// The tree is walked at most this often for cgroups that are not in it.
+pub(super) const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// ... and where it has more of them than a walk goes to: there always is one that is not in it.
+const CROWDED_EVERY: Duration = Duration::from_secs(5);
+/// Between two walks so many times as long as the last one took: nothing is looked at meanwhile.
+const PAUSE: u32 = 20;
+
+impl<A: Actions> Agent<A> {
+    pub(super) fn walk_if_due(&mut self, now: Duration, every: Duration) {
+        let crowded = if self.tree.left_out() > 0 { CROWDED_EVERY } else { Duration::ZERO };
+        let every = every.max(crowded).max(self.walk_took.saturating_mul(PAUSE));
+        if self.last_walk.is_some_and(|last| now.saturating_sub(last) < every) {
+            return;
+        }
+        let began = Instant::now();
+        self.tree.walk();
+        (self.last_walk, self.walk_took) = (Some(now), began.elapsed());
+        let ids: HashMap<&Path, u64> = self.tree.iter().map(|(id, path)| (path, id)).collect();
+        self.activity.place(&self.tree, &ids);
+        self.activity.keep_only(|id| self.tree.path(id).is_some());
+        if let Some(tracer) = &mut self.tracer {
+            tracer.sweep_if_crowded(|id| self.tree.path(id).is_some());
+        }
+    }
+}
