@@ -133,6 +133,17 @@ mod tests {
     }
 
     #[test]
+    fn an_oom_at_a_smaller_limit_below_is_no_change() {
+        let (_dir, path) = setup();
+        fs::write(path.join("memory.events.local"), "max 2\noom 3\noom_kill 4\n").unwrap();
+        let (handle, verdict) = verdict(&path);
+        fs::write(path.join("memory.events"), "max 9\noom 8\noom_kill 9\n").unwrap();
+        assert_eq!(check(&path, &handle, &verdict), Ok(()));
+        fs::write(path.join("memory.events.local"), "max 2\noom 4\noom_kill 4\n").unwrap();
+        assert!(check(&path, &handle, &verdict).unwrap_err().to_string().contains("OOM killer"));
+    }
+
+    #[test]
     fn stops_for_another_cgroup_in_its_place_and_for_none() {
         let (dir, path) = setup();
         let (handle, verdict) = verdict(&path);

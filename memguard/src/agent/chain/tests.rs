@@ -63,8 +63,9 @@ fn write(path: &Path, sample: &Sample) {
     }
 }
 
-fn local(max: u64) -> Option<LocalEvents> {
-    Some(LocalEvents { max, ..LocalEvents::default() })
+/// So many hits of its own limit.
+fn local(max: u64) -> LocalEvents {
+    LocalEvents { max, ..LocalEvents::default() }
 }
 
 /// Full, and at rest.
@@ -72,13 +73,13 @@ fn idle() -> Sample {
     let memory =
         Memory { current: 1023 * MIB, max: Some(1024 * MIB), anon: 1000 * MIB, file: 20 * MIB, ..Memory::default() };
     let cpu = Some(Cpu { user: Duration::from_secs(9), system: Duration::from_secs(1) });
-    Sample { memory: Memory { local: local(7), ..memory }, cpu, ..hang(0) }
+    Sample { memory: Memory { local: Some(local(7)), ..memory }, cpu, ..hang(0) }
 }
 
 /// The hang, with so many hits a second of its own limit, of 69.
 fn hung(second: u64, own: u64) -> Sample {
     let sample = hang(second);
-    Sample { memory: Memory { local: local(own * second), ..sample.memory }, ..sample }
+    Sample { memory: Memory { local: Some(local(own * second)), ..sample.memory }, ..sample }
 }
 
 /// The sum of both, with so many hits of the pod's own limit beside those of `b`.
@@ -90,7 +91,7 @@ fn of_both(second: u64, own: u64, below: u64) -> Sample {
         anon: 1480 * MIB,
         file: 44 * MIB,
         max_events: (own + below) * second,
-        local: local(own * second),
+        local: Some(local(own * second)),
         ..sample.memory
     };
     Sample { memory, ..sample }
