@@ -18,8 +18,7 @@ const PAUSE: u32 = 20;
 
 impl<A: Actions> Agent<A> {
     pub(super) fn walk_if_due(&mut self, now: Duration, every: Duration) {
-        let crowded = if self.tree.left_out() > 0 { CROWDED_EVERY } else { Duration::ZERO };
-        let every = every.max(crowded).max(self.walk_took.saturating_mul(PAUSE));
+        let every = pause(every, self.tree.left_out() > 0, self.walk_took);
         if self.last_walk.is_some_and(|last| now.saturating_sub(last) < every) {
             return;
         }
@@ -32,5 +31,25 @@ impl<A: Actions> Agent<A> {
         if let Some(tracer) = &mut self.tracer {
             tracer.sweep_if_crowded(|id| self.tree.path(id).is_some());
         }
+    }
+}
+
+/// Time between the beginnings of two walks, if nothing stood against one `every` so often.
+fn pause(every: Duration, crowded: bool, took: Duration) -> Duration {
+    every.max(if crowded { CROWDED_EVERY } else { Duration::ZERO }).max(took.saturating_mul(PAUSE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_takes_a_twentieth_of_the_time_at_most_however_many_cgroups_there_are() {
+        let ms = Duration::from_millis;
+        assert_eq!(pause(AT_MOST_EVERY, false, ms(5)), AT_MOST_EVERY);
+        assert_eq!(pause(AT_MOST_EVERY, false, ms(400)), ms(8000));
+        assert_eq!(pause(AT_MOST_EVERY, true, ms(80)), CROWDED_EVERY);
+        assert_eq!(pause(AT_MOST_EVERY, true, ms(800)), ms(16_000));
+        assert_eq!(pause(ms(0), true, Duration::MAX), Duration::MAX);
     }
 }
