@@ -24,13 +24,14 @@ impl<A: Actions> Agent<A> {
         }
         let began = Instant::now();
         self.tree.walk();
-        (self.last_walk, self.walk_took) = (Some(now), began.elapsed());
+        self.last_walk = Some(now);
         let ids: HashMap<&Path, u64> = self.tree.iter().map(|(id, path)| (path, id)).collect();
         self.activity.place(&self.tree, &ids);
         self.activity.keep_only(|id| self.tree.path(id).is_some());
         if let Some(tracer) = &mut self.tracer {
             tracer.sweep_if_crowded(|id| self.tree.path(id).is_some());
         }
+        self.walk_took = began.elapsed();
     }
 }
 
