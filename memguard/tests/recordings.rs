@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use memguard::trace::{self, Entry, Judge};
+use memguard::{
+    engine::{Engine, Sample, Settings, UnitId},
+    trace::{self, Entry, Judge},
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -100,4 +103,36 @@ fn enforcing_and_observing_agree_up_to_the_verdict() {
         compared += 1;
     }
     assert!(compared >= 50, "only {compared} recordings have a verdict");
+}
+
+/// The pod of a container that hangs: an idle neighbour in it has a GiB, and its own limit is hit now and then.
+fn pod_of(sample: &Sample) -> Sample {
+    const MIB: u64 = 1 << 20;
+    let mut pod = sample.clone();
+    let memory = &mut pod.memory;
+    memory.current += 1024 * MIB;
+    (memory.max, memory.high) = (memory.limit().map(|(limit, _)| limit + 1024 * MIB), None);
+    (memory.anon, memory.file) = (memory.anon + 1004 * MIB, memory.file + 20 * MIB);
+    pod
+}
+
+#[test]
+fn a_hang_is_not_that_of_the_pod_as_well() {
+    let (mut of_pods, mut unexplained, mut seen) = (Vec::new(), 0, 0);
+    for Recording { file, .. } in expected().into_iter().filter(|recording| recording.must_see) {
+        let (mut engine, mut before) = (Engine::new(Settings::default()), Engine::new(Settings::default()));
+        for entry in entries(&file) {
+            let Entry::Sample { unit, sample, .. } = entry else { continue };
+            let (at, above) = (sample.at, UnitId(unit.0 | 1 << 63));
+            let mut pod = pod_of(&sample);
+            seen += usize::from(engine.observe(unit, *sample).verdict.is_some());
+            unexplained += usize::from(before.observe(above, pod.clone()).verdict.is_some());
+            pod.hung_below = engine.looks_hung(unit, at);
+            if engine.observe(above, pod).verdict.is_some() {
+                of_pods.push(format!("{file}: a verdict on the pod at {:.1} s", at.as_secs_f64()));
+            }
+        }
+    }
+    assert!(of_pods.is_empty(), "{of_pods:#?}, of {unexplained} without, and {seen} on containers");
+    assert!(unexplained >= 10, "this would not tell: {unexplained}");
 }

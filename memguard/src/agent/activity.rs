@@ -111,7 +111,7 @@ impl Activity {
         self.cgroups.values().any(|seen| seen.lineage.is_empty() && seen.fresh)
     }
 
-    /// Drops cgroups that exist no more, for when their removal can't be hooked.
+    /// Drops cgroups that exist no more, for when their removal can't be hooked, or was not told.
     pub(super) fn keep_only(&mut self, exists: impl Fn(u64) -> bool) {
         let gone: Vec<u64> = self.cgroups.keys().copied().filter(|id| !exists(*id)).collect();
         for cgroup in gone {
@@ -121,6 +121,8 @@ impl Activity {
             }
             self.let_go.insert(cgroup);
         }
+        // After the above, which may have added to one that is gone as well.
+        self.retired.retain(|unit, _| exists(unit.0));
     }
 
     /// The counters of each of `units`, summed over its subtree.
@@ -203,10 +205,11 @@ mod tests {
         activity.snapshot(&snapshot(id(&one), 6));
         activity.removed(id(&one));
         assert_eq!(activity.sums(&units)[&unit].cycles, 13, "what is gone still counts");
-        activity.keep_only(|_| false);
+        activity.keep_only(|kept| kept == unit.0);
         assert_eq!(activity.sums(&units)[&unit].cycles, 13);
-        activity.forget_unit(unit);
-        assert!(activity.sums(&units).is_empty());
+        assert_eq!(activity.retired.keys().copied().collect::<Vec<_>>(), [unit], "not for the root, which is gone too");
+        activity.keep_only(|_| false);
+        assert!(activity.retired.is_empty(), "without any record that it was removed");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! again, and sleeps.
 
 mod activity;
+mod chain;
 mod ending;
 mod poll;
 mod present;
@@ -12,6 +13,7 @@ mod states;
 mod status;
 mod takeover;
 mod unit;
+mod walk;
 mod whose;
 
 use std::{
@@ -28,7 +30,15 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval_at},
 };
 
-use self::{activity::Activity, poll::Poller, respond::Outcome, takeover::TakenOver, unit::Unit};
+use self::{
+    activity::Activity,
+    chain::{Hanging, deepest_first},
+    poll::Poller,
+    respond::Outcome,
+    status::Lately,
+    takeover::TakenOver,
+    unit::Unit,
+};
 pub use self::{
     reload::{InForce, Reload},
     setup::Config,
@@ -52,12 +62,10 @@ use crate::{
 
 /// A cgroup that has not reclaimed for this long is let go.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
-/// Cgroups watched at once; each holds some nine open files.
+/// Cgroups watched at once; each holds eleven open files.
 const MOST_UNITS: usize = 1024;
 /// Refault reports at one time: those with the highest rates.
 const MOST_REPORTS: usize = 16;
-/// The tree is walked at most this often for cgroups that are not in it.
-const WALK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the end waits for answers of Kubernetes and GitHub that are under way.
 const REMOTE_PATIENCE: Duration = Duration::from_secs(4);
@@ -104,6 +112,9 @@ pub struct Agent<A> {
     suspects: Suspects,
     began: Instant,
     last_walk: Option<Duration>,
+    /// How long it took.
+    walk_took: Duration,
+    lately: Lately,
     last_report: Duration,
     records: u64,
     wake_ups: u64,
@@ -141,8 +152,8 @@ impl<A: Actions> Agent<A> {
             tokio::select! {
                 woken = woken(&mut ring) => {
                     if let Err(error) = woken {
-                        tracing::error!(%error, "the ring buffer can't be waited for any more; looking every second instead");
                         ring = None;
+                        self.without_ring(&error);
                         ticking = Some(every(self.config.tick));
                         continue;
                     }
@@ -173,6 +184,7 @@ impl<A: Actions> Agent<A> {
                     }
                 }
                 () = tick(&mut looking) => self.reload(false),
+                read = reload::answer(&mut self.reload) => self.reloaded(read),
                 _ = hang_up.recv() => self.reload(true),
                 () = until(deadline) => break,
                 _ = interrupt.recv() => break,
@@ -246,7 +258,7 @@ impl<A: Actions> Agent<A> {
             }
         } else {
             if self.activity.any_unplaced() {
-                self.walk_if_due(now, WALK_AT_MOST_EVERY);
+                self.walk_if_due(now, walk::AT_MOST_EVERY);
             }
             for reclaiming in self.activity.take_fresh() {
                 if let Some((owner, path)) = self.tree.limit_owner(reclaiming.cgroup, reclaiming.limit_owner) {
@@ -254,25 +266,33 @@ impl<A: Actions> Agent<A> {
                 }
             }
         }
-        let watched: HashSet<UnitId> = self.units.keys().copied().collect();
-        let sums = self.activity.sums(&watched);
-        let mut order: Vec<UnitId> = watched.into_iter().collect();
-        order.sort_unstable();
-        for id in order {
+        let sums = self.activity.sums(&self.units.keys().copied().collect());
+        let mut hanging = Hanging::default();
+        for id in deepest_first(self.units.iter().map(|(id, unit)| (*id, unit.handle.path()))) {
             let Some(unit) = self.units.get_mut(&id) else { continue };
             let tracer = self.coverage.map(|coverage| {
                 let counters = sums.get(&id).copied().unwrap_or_default();
                 (activity::sample(&counters, coverage), counters)
             });
             match unit.sample(now, tracer.as_ref()) {
-                Ok(sample) => {
+                Ok(mut sample) => {
                     self.refaults = self.refaults.saturating_add(unit.refaults);
+                    let path = unit.path();
+                    sample.hung_below = hanging.is_below(&path);
+                    let hung_below = sample.hung_below;
                     let recorded = self.recorder.is_some().then(|| sample.clone());
                     let observation = self.engine.observe(id, sample);
                     if let (Some(recorder), Some(sample)) = (&mut self.recorder, recorded) {
                         recorder.sample(id, sample, &observation);
                     }
                     self.observed(id, now, observation);
+                    if hung_below {
+                        // It may have been suspect before the one below it was: that is one hang, and not two.
+                        self.suspects.forget(id);
+                    }
+                    if self.hangs(id, now) {
+                        hanging.add(&path);
+                    }
                 }
                 Err(error) if error.is_gone() => {
                     tracing::debug!(%error, "let go");
@@ -287,20 +307,6 @@ impl<A: Actions> Agent<A> {
             if self.engine.state(id) == State::Calm && self.units.get(&id).is_some_and(at_rest) {
                 self.let_go(id);
             }
-        }
-    }
-
-    fn walk_if_due(&mut self, now: Duration, every: Duration) {
-        if self.last_walk.is_some_and(|last| now.saturating_sub(last) < every) {
-            return;
-        }
-        self.last_walk = Some(now);
-        self.tree.walk();
-        let ids: HashMap<&Path, u64> = self.tree.iter().map(|(id, path)| (path, id)).collect();
-        self.activity.place(&self.tree, &ids);
-        self.activity.keep_only(|id| self.tree.path(id).is_some());
-        if let Some(tracer) = &mut self.tracer {
-            tracer.sweep_if_crowded(|id| self.tree.path(id).is_some());
         }
     }
 

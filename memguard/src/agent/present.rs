@@ -24,6 +24,7 @@ impl<A: Actions> Agent<A> {
             watched: self.summary.under_reclaim,
             suspected: self.summary.suspected,
             turned_away: self.turned_away,
+            unseen: self.tree.left_out(),
             records: self.records,
             wake_ups: self.wake_ups,
             totals: self.totals(),

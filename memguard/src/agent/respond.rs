@@ -72,7 +72,7 @@ impl<A: Actions> Agent<A> {
         // As long as the engine may be silent about one of them.
         let lately = self.config.engine.post_action_delay + self.config.engine.window;
         let suspects = self.suspects.count(now, lately);
-        let under_reclaim = self.units.len();
+        let under_reclaim = self.under_reclaim();
         let Some(unit) = self.units.get_mut(&id) else { return };
         let Some(latest) = unit.latest.clone() else { return };
         let decided_at = super::unix_seconds();
@@ -144,7 +144,7 @@ impl<A: Actions> Agent<A> {
                     crash::point("journal-kept");
                 }
                 let thresholds = &self.config.engine.thresholds;
-                fresh_check(&unit.handle, &victim, &verdict, latest.memory.oom_kills, thresholds)
+                fresh_check(&unit.handle, &victim, &verdict, latest.memory.ooms(), thresholds)
                     .map(|()| (victim, method))
             }
         };

@@ -8,14 +8,15 @@ use std::{
 
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{Agent, activity::Activity, now, poll::Poller};
+use super::{Agent, activity::Activity, now, poll::Poller, status::Lately};
 use crate::{
     cgroup::{CgroupRoot, Tree, lineage},
     engine::{Engine, Settings},
     journal::{Journal, boot_id},
-    kernel::Plan,
+    kernel::{Level, Plan},
     kubernetes::Pods,
     metrics::{Metrics, Questions},
+    protect::cpu_seconds,
     remote::Remote,
     report::Reporter,
     respond::{Actions, Ledger, OwnPod, Policy, Suspects},
@@ -97,6 +98,8 @@ impl<A: Actions> Agent<A> {
             suspects: Suspects::default(),
             began: Instant::now(),
             last_walk: None,
+            walk_took: Duration::ZERO,
+            lately: Lately::new(now(), cpu_seconds()),
             last_report: now(),
             records: 0,
             wake_ups: 0,
@@ -105,6 +108,14 @@ impl<A: Actions> Agent<A> {
             metrics: Metrics::default(),
             questions: Questions::default(),
         }
+    }
+
+    /// The tracer's counters stand still from now on, which would speak against every hang: it works from files alone, as
+    /// if there had never been a tracer.
+    pub(super) fn without_ring(&mut self, error: &std::io::Error) {
+        tracing::error!(%error, "the ring buffer can't be waited for any more; working from cgroup files, every second");
+        (self.tracer, self.coverage, self.level) = (None, None, Level::Files);
+        self.plan.no_tracer = Some(format!("its ring buffer can't be waited for any more: {error}"));
     }
 
     /// Knows whose the containers are. Without it the node is taken for one without Kubernetes.

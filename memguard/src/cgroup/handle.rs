@@ -29,6 +29,7 @@ pub struct CgroupHandle {
     high: Option<File>,
     stat: File,
     events: File,
+    local_events: Option<File>,
     memory_pressure: Option<File>,
     io_pressure: Option<File>,
     cpu: Option<File>,
@@ -83,7 +84,8 @@ impl CgroupHandle {
                 .map(File::from)
                 .map_err(|error| CgroupError::io("open", path.join(name), error))
         };
-        // PSI may be off for the kernel (no file) or for cgroups (EOPNOTSUPP); memory.high is there since 4.5.
+        // PSI may be off for the kernel (no file) or for cgroups (EOPNOTSUPP); memory.high is there since 4.5,
+        // memory.events.local since 5.3.
         let optional = |name: &str| open(name).ok();
         Ok(Self {
             inode,
@@ -92,6 +94,7 @@ impl CgroupHandle {
             high: optional("memory.high"),
             stat: open("memory.stat")?,
             events: open("memory.events")?,
+            local_events: optional("memory.events.local"),
             memory_pressure: optional("memory.pressure"),
             io_pressure: optional("io.pressure"),
             cpu: optional("cpu.stat"),
@@ -124,7 +127,7 @@ impl CgroupHandle {
             .map_err(|what| CgroupError::Malformed { path: self.path.join(name), what })
     }
 
-    /// Reads memory.current, memory.max, memory.high, memory.events and memory.stat.
+    /// Reads memory.current, memory.max, memory.high, memory.events, memory.events.local and memory.stat.
     pub fn memory(&self) -> Result<Memory, CgroupError> {
         let mut memory = Memory {
             current: self.parsed(&self.current, "memory.current", parse::number)?,
@@ -133,6 +136,10 @@ impl CgroupHandle {
         };
         if let Some(high) = &self.high {
             memory.high = self.parsed(high, "memory.high", parse::limit)?;
+        }
+        // Before the counts of the subtree, so that what happens in between does not make a part larger than the whole.
+        if let Some(local) = &self.local_events {
+            memory.local = self.parsed(local, "memory.events.local", |text| Ok(parse::local_events(text)))?;
         }
         self.parsed(&self.events, "memory.events", |text| {
             parse::memory_events(text, &mut memory);
@@ -237,6 +244,7 @@ pub(crate) mod tests {
     use std::{fs, time::Duration};
 
     use super::*;
+    use crate::engine::LocalEvents;
 
     /// A folder that looks like a cgroup.
     pub(crate) fn fake(path: &Path) {
@@ -266,10 +274,16 @@ pub(crate) mod tests {
         fake(dir.path());
         let handle = CgroupHandle::open(dir.path()).unwrap();
         let memory = handle.memory().unwrap();
+        assert_eq!((memory.local, memory.ooms()), (None, 7), "a kernel before 5.3");
+        fs::write(dir.path().join("memory.events.local"), "low 0\nhigh 1\nmax 2\noom 5\noom_kill 1\n").unwrap();
+        let handle = CgroupHandle::open(dir.path()).unwrap();
+        let memory = handle.memory().unwrap();
         assert_eq!((memory.current, memory.max, memory.high), (1000, Some(2000), None));
         assert_eq!((memory.unreclaimable(), memory.page_cache()), (30, 10));
         assert_eq!((memory.high_events, memory.max_events, memory.oom_events, memory.oom_kills), (1, 2, 3, 4));
         assert_eq!((memory.steals, memory.refaults, memory.major_faults), (5, 6, 7));
+        assert_eq!(memory.local, Some(LocalEvents { max: 2, high: 1, oom: 5, oom_kills: 1 }));
+        assert_eq!(memory.ooms(), 6, "of this very limit");
         let pressure = handle.pressure();
         assert_eq!(pressure.memory.unwrap().full, Duration::from_micros(12));
         assert_eq!(pressure.io, None, "no io.pressure here");

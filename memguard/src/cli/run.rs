@@ -255,6 +255,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let own = own.as_deref();
     let (mut tracer, ring) = tracer.unzip();
     let reporter = if args.record_only { None } else { reporter(args, &facts, &plan, tracer.as_mut()) };
+    let reload = reload::reload(args, root.facts().kill)?;
     let summary = runtime.block_on(async {
         Agent::new(config, KernelActions::new(notes), journal, &root, own, &plan, tracer)
             .running_in(OwnPod::told(|name| std::env::var(name).ok()))
@@ -264,7 +265,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .shown_by(publisher)
             .reporting(reporter)
             .continuing(incidents)
-            .reloading(reload::reload(args, root.facts().kill))
+            .reloading(reload)
             .run(ring)
             .await
     });

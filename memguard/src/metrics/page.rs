@@ -250,6 +250,11 @@ fn cgroups(registry: &mut Registry, present: &Present) {
         "Cgroups under reclaim that were not watched because there were too many at once",
         Some(present.turned_away),
     );
+    registry.register(
+        "cgroups_unseen",
+        "Cgroups that the last walk of the tree did not get to, because there are too many, at all or below one container",
+        ConstGauge::new(present.unseen),
+    );
 }
 
 fn reclaim(registry: &mut Registry, present: &Present) {

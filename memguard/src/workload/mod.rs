@@ -77,6 +77,14 @@ pub fn is_below_kubepods(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str().to_str().is_some_and(|name| class(name, None).is_some()))
 }
 
+/// Whether it is one of the kubelet's folders above pods: all of them, or those of a class.
+#[must_use]
+pub fn is_above_pods(path: &Path) -> bool {
+    let mut names = path.components().filter_map(|part| part.as_os_str().to_str());
+    let name = names.next_back().unwrap_or_default();
+    class(name, names.next_back().and_then(|above| class(above, None))).is_some()
+}
+
 /// The class that a folder of the kubelet's stands for: `kubepods` (Guaranteed pods are directly in it) and the two below
 /// it, by the systemd driver with a prefix where the kubelet's own cgroup has one (kind: `kubelet-kubepods.slice`).
 fn class(name: &str, above: Option<Qos>) -> Option<Qos> {
