@@ -15,7 +15,7 @@ use crate::{
     engine::{Cpu, LocalEvents, Memory, Sample, State, fixture::MIB, fixture::hang},
     journal::Journal,
     kernel::{Coverage, Facts, Level, plan},
-    respond::{ActionError, Ended, Method, Mode, Policy},
+    respond::{ActionError, Ended, Method, Mode, Out, Policy},
 };
 
 /// Who was ended.
@@ -28,6 +28,7 @@ impl Actions for Told {
         victim: CgroupHandle,
         _: Method,
         _: Duration,
+        _: Out,
     ) -> impl Future<Output = Result<Ended, ActionError>> + Send + 'static {
         self.0.lock().unwrap().push(victim.path().to_owned());
         std::future::ready(Ok(Ended::Dead { write_us: 1, empty_after_ms: 2 }))
