@@ -82,7 +82,7 @@ fn events(number: u64) -> Vec<Event> {
         Event::FollowUp(Box::new(FollowUpEvent {
             incident: incident.clone(),
             workload: format!("SECRET/SECRET-{number}"),
-            follow_up: FollowUp { kind: Kind::Cancel, progress },
+            follow_up: FollowUp { progress, ..FollowUp::new(Kind::Cancel) },
         }))
     }));
     events
