@@ -158,6 +158,10 @@ impl<A: Actions> Agent<A> {
                     Ok(outcome) => self.finished(outcome),
                     Err(error) => tracing::error!(%error, "an action was lost"),
                 },
+                incidents = self.journal.found_later() => {
+                    tracing::info!(count = incidents.len(), "the journal can be read at last; going on with what it holds");
+                    self.go_on_with(incidents);
+                }
                 question = self.questions.next() => {
                     let _ = question.send(self.present(ring.as_ref()));
                 }

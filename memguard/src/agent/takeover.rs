@@ -10,23 +10,28 @@ use crate::{
 };
 
 impl<A: Actions> Agent<A> {
+    /// Goes on with what an earlier memguard left.
+    #[must_use]
+    pub fn continuing(mut self, incidents: Vec<Incident>) -> Self {
+        self.go_on_with(incidents);
+        self
+    }
+
     /// Kills of before count against the budget, or a crash loop would begin a new one each time. What was about to be
     /// done when the last memguard ended is looked at, and not done again; what remained to be done elsewhere is gone on
     /// with.
-    #[must_use]
-    pub fn continuing(mut self, incidents: Vec<Incident>) -> Self {
+    pub(super) fn go_on_with(&mut self, incidents: Vec<Incident>) {
         for mut incident in incidents {
             if incident.stage == Stage::Planned {
                 incident.stage = Stage::Interrupted { found: found(&self.tree, &self.boot_id, &incident) };
                 tracing::warn!(incident = incident.id, "{}: {}", incident.cgroup, incident.outcome());
-                self.journal.after(&incident);
+                self.journal.after(&mut incident);
             }
             if let Some(remote) = self.remote.as_ref().filter(|_| incident.is_open()) {
                 remote.follow(incident.clone());
             }
             recall(&mut self.ledger, &incident, super::unix_seconds(), super::now(), self.config.policy.budget.per);
         }
-        self
     }
 }
 
@@ -66,6 +71,7 @@ mod tests {
     fn incident(victim: u64) -> Incident {
         Incident {
             id: "mg-1-1".to_owned(),
+            revision: 0,
             decided_at: 1000,
             boot_id: "this".to_owned(),
             mode: Mode::Enforce,

@@ -85,7 +85,7 @@ pub(super) async fn attempt<O: Outside>(outside: &O, incident: &Incident, kind: 
         Kind::PodEvent => step.notify(workload.regarding_pod()).await,
         Kind::RunnerEvent => match step.facts() {
             Ok(facts) => step.notify(facts.into()).await,
-            Err(attempt) => Ok(attempt),
+            Err(why) => Ok(Attempt::NotNeeded(why.to_owned())),
         },
         Kind::CheckRun => step.check().await,
     };
@@ -104,14 +104,14 @@ struct Step<'a, O> {
 }
 
 impl<O: Outside> Step<'_, O> {
-    /// What is known of the runner, or what it means that nothing is.
-    fn facts(&self) -> Result<&RunnerFacts, Attempt> {
-        self.workload.facts.as_ref().ok_or_else(|| Attempt::NotNeeded("the runner is not known".to_owned()))
+    /// What is known of the runner, or why there is nothing to do.
+    fn facts(&self) -> Result<&RunnerFacts, &'static str> {
+        self.workload.facts.as_ref().ok_or("the runner is not known")
     }
 
-    fn job(&self) -> Result<(RunRef, &JobFacts), Attempt> {
+    fn job(&self) -> Result<(RunRef, &JobFacts), &'static str> {
         let facts = self.facts()?;
-        let job = facts.job.as_ref().ok_or_else(|| Attempt::NotNeeded("the runner had no job".to_owned()))?;
+        let job = facts.job.as_ref().ok_or("the runner had no job")?;
         let run = RunRef {
             config_url: facts.config_url.clone(),
             repository: job.repository.clone(),
@@ -147,7 +147,7 @@ impl<O: Outside> Step<'_, O> {
     async fn cancel(self) -> Result<Attempt, Failure> {
         let (run, job) = match self.job() {
             Ok(job) => job,
-            Err(attempt) => return Ok(attempt),
+            Err(why) => return Ok(Attempt::NotNeeded(why.to_owned())),
         };
         let Self { outside, now, .. } = self;
         let state = outside.run(&run).await?;
@@ -202,7 +202,7 @@ impl<O: Outside> Step<'_, O> {
     async fn delete_runner(self) -> Result<Attempt, Failure> {
         let facts = match self.facts() {
             Ok(facts) => facts,
-            Err(attempt) => return Ok(attempt),
+            Err(why) => return Ok(Attempt::NotNeeded(why.to_owned())),
         };
         let deletes_itself = facts.job.is_some() && facts.arc_version.as_deref().is_some_and(at_least_0_13);
         // Before the verdict it can only be because somebody set the clock back; then nothing is waited for.
@@ -241,7 +241,7 @@ impl<O: Outside> Step<'_, O> {
         let Self { outside, incident, workload, .. } = self;
         let (run, job) = match self.job() {
             Ok(job) => job,
-            Err(attempt) => return Ok(attempt),
+            Err(why) => return Ok(Attempt::NotNeeded(why.to_owned())),
         };
         // A job must not have memguard write to a commit that it made up. Before the run was cancelled GitHub was asked.
         if run.older_arc && cancelled(incident).is_none() {

@@ -161,6 +161,7 @@ fn workload() -> Workload {
 fn incident() -> Incident {
     Incident {
         id: "mg-1-7".to_owned(),
+        revision: 0,
         decided_at: clock() / 1000,
         boot_id: String::new(),
         mode: Mode::Enforce,

@@ -152,7 +152,7 @@ impl<O: Outside> Worker<O> {
         }
         let before = open_kinds(&incident);
         let open = adapt(&mut incident);
-        self.pen.after(&incident);
+        self.pen.after(&mut incident);
         tell_settled(&self.tell, &incident, &before);
         if open {
             self.incidents.insert(incident.id.clone(), incident);

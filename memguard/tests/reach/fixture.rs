@@ -81,6 +81,7 @@ impl World {
         let follow_ups = follow_ups(Mode::Enforce, Some(&workload), self.remote().reach());
         let incident = Incident {
             id: id.to_owned(),
+            revision: 0,
             decided_at: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(),
             boot_id: String::new(),
             mode: Mode::Enforce,

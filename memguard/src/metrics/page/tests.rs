@@ -154,6 +154,18 @@ async fn what_happens_is_counted_once_and_where_it_belongs() {
 }
 
 #[tokio::test]
+async fn a_time_that_no_clock_has_is_no_age() {
+    let mut present = whole();
+    let absurd = crate::journal::Incident {
+        follow_ups: vec![FollowUp::new(Kind::Cancel)],
+        ..crate::journal::example("mg-1-1", u64::MAX)
+    };
+    present.outside.as_mut().unwrap().waiting = crate::remote::Waiting::new(std::iter::once(&absurd));
+    let page = text(&Metrics::default(), Some(&present), Format::Text);
+    assert!(page.contains(r#"memguard_follow_ups_oldest_open_age_seconds{kind="cancel"} 0"#), "{page}");
+}
+
+#[tokio::test]
 async fn ages_are_of_the_moment_of_the_scrape() {
     let mut present = whole();
     let minute_ago = SystemTime::now() - Duration::from_mins(1);
