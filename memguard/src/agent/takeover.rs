@@ -63,9 +63,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        cgroup::fake_cgroup,
+        agent::Config,
+        cgroup::{CgroupRoot, fake_cgroup},
+        journal::{Copies, Journal, Opened},
+        kernel::{Facts, plan},
         remote::Wishes,
-        respond::{Limit, Method, Mode},
+        respond::{DryRun, Limit, Method, Mode},
     };
 
     fn incident(victim: u64) -> Incident {
@@ -106,6 +109,35 @@ mod tests {
         assert_eq!(found(&tree(dir.path()), "this", &Incident { victim: None, ..incident(id) }), Found::Gone);
         fs::write(path.join("cgroup.events"), "populated 0\n").unwrap();
         assert_eq!(found(&tree(dir.path()), "this", &incident(id)), Found::Gone);
+    }
+
+    #[tokio::test]
+    async fn what_the_journal_could_not_say_at_the_start_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let [state, away, run, root] = ["state", "away", "run", "cgroup"].map(|name| dir.path().join(name));
+        let mut before = Journal::open(&away, &dir.path().join("run-of-before")).unwrap().journal;
+        before.before(&mut incident(1));
+        assert!(before.close(Duration::from_secs(5)));
+        // Something is in the way of the folder, until the disk is mounted.
+        fs::write(&state, "").unwrap();
+        let Opened { journal, incidents } = Journal::open(&state, &run).unwrap();
+        assert_eq!(incidents, []);
+        let pen = journal.pen();
+        fs::create_dir(&root).unwrap();
+        let root = CgroupRoot::new(&root);
+        let (facts, _) = Facts::gather(&root, false);
+        let config = Config { duration: Some(Duration::from_secs(2)), ..Config::default() };
+        let agent = Agent::new(config, DryRun, journal, &root, None, &plan(&facts), None).continuing(incidents);
+        fs::remove_file(&state).unwrap();
+        fs::rename(&away, &state).unwrap();
+        // Whatever is to be written has it look sooner than by itself.
+        let why = String::new();
+        pen.after(&mut Incident { id: "mg-2-2".to_owned(), stage: Stage::Suppressed { why }, ..incident(2) });
+        drop(pen);
+        agent.run(None).await.unwrap();
+        let interrupted = Stage::Interrupted { found: Found::Gone };
+        let copies = Copies::below(&run).all();
+        assert!(copies.iter().any(|kept| kept.id == "mg-1-1" && kept.stage == interrupted), "{copies:?}");
     }
 
     #[test]
