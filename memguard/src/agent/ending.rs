@@ -54,10 +54,11 @@ impl OutNote {
         })
     }
 
-    /// Notes nothing any more. What it has noted.
-    pub(super) fn close(&self) -> Option<Ended> {
+    /// Notes nothing any more. What it has noted, over which what comes of the incident now is newer.
+    pub(super) fn close(&self, incident: &mut Incident) -> Option<Ended> {
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         noted.pen = None;
+        incident.revision = noted.incident.revision;
         noted.out.map(|(at, so_far)| so_far.waited(unix_ms().saturating_sub(at)))
     }
 }
@@ -122,18 +123,21 @@ mod tests {
         let journal = Journal::open(&dir.path().join("state"), dir.path()).unwrap().journal;
         let stage = || Copies::below(dir.path()).all().pop().map(|incident| incident.stage);
         let so_far = Ended::Lingering { write_us: 5, waited_ms: 0 };
-        let note = OutNote::new(journal.pen(), example("mg-1-1", 1));
+        let mut incident = example("mg-1-1", 1);
+        let note = OutNote::new(journal.pen(), incident.clone());
         note.out()(so_far);
         assert!(matches!(stage(), Some(Stage::Out { so_far: kept, .. }) if kept == so_far));
-        assert!(matches!(note.close(), Some(Ended::Lingering { write_us: 5, .. })));
+        assert!(matches!(note.close(&mut incident), Some(Ended::Lingering { write_us: 5, .. })));
+        assert_eq!(incident.revision, 1, "what came of it is newer than the note");
 
-        let note = OutNote::new(journal.pen(), example("mg-1-1", 1));
+        let note = OutNote::new(journal.pen(), incident.clone());
         let out = note.out();
-        assert_eq!(note.close(), None);
+        assert_eq!(note.close(&mut incident), None);
         let done = Stage::Done { ended: so_far };
-        journal.after(&Incident { stage: done.clone(), ..example("mg-1-1", 1) });
+        incident.stage = done.clone();
+        journal.after(&mut incident);
         out(Ended::Lingering { write_us: 9, waited_ms: 0 });
-        assert_eq!((stage(), note.close()), (Some(done), None), "a write that returns late");
+        assert_eq!((stage(), note.close(&mut incident)), (Some(done), None), "a write that returns late");
         assert!(journal.close(Duration::from_secs(10)), "nobody holds a pen any more");
     }
 }

@@ -174,6 +174,10 @@ impl<A: Actions> Agent<A> {
                 }
                 Some(outcome) = self.actions_under_way.join_next() => self.joined(outcome),
                 Some(taken) = self.taken_over.join_next() => self.took_over(taken),
+                incidents = self.journal.found_later() => {
+                    tracing::info!(count = incidents.len(), "the journal can be read at last; going on with what it holds");
+                    self.go_on_with(incidents);
+                }
                 question = self.questions.next() => {
                     let _ = question.send(self.present(ring.as_ref()));
                 }

@@ -114,6 +114,7 @@ impl<A: Actions> Agent<A> {
         let reported = victim_path.as_deref().map(|path| CgroupName::new(self.tree.root(), 0, path).cgroup);
         let mut record = Incident {
             id: incident.clone(),
+            revision: 0,
             decided_at,
             boot_id: self.boot_id.clone(),
             mode,
@@ -140,7 +141,7 @@ impl<A: Actions> Agent<A> {
                 // Before the last look, because the disk may take its moment.
                 if mode == Mode::Enforce {
                     crash::point("journal-before");
-                    self.metrics.kept(self.journal.before(&record));
+                    self.metrics.kept(self.journal.before(&mut record));
                     crash::point("journal-kept");
                 }
                 let thresholds = &self.config.engine.thresholds;
@@ -182,16 +183,18 @@ impl<A: Actions> Agent<A> {
                         }
                         _ => until_begun,
                     };
+                    let mut incident = record;
+                    let so_far = note.close(&mut incident);
                     Outcome {
                         unit: id,
-                        incident: record,
+                        incident,
                         victim_id,
                         victim: victim_name,
                         on_behalf_of,
                         method,
                         because,
                         verdict_to_action,
-                        so_far: note.close(),
+                        so_far,
                         result,
                     }
                 });
@@ -200,7 +203,7 @@ impl<A: Actions> Agent<A> {
             Err(reason) => {
                 record.stage = Stage::Suppressed { why: escaped(&reason.to_string()) };
                 record.follow_ups.clear();
-                self.journal.after(&record);
+                self.journal.after(&mut record);
                 Some(reason)
             }
         };
@@ -292,7 +295,7 @@ impl<A: Actions> Agent<A> {
             (None, error) => Stage::Failed { error: error.clone().unwrap_or_default() },
         };
         crash::point("confirmed");
-        self.journal.after(&record);
+        self.journal.after(&mut record);
         crash::point("outcome-kept");
         let (incident, rule) = (record.id.clone(), record.rule.clone());
         if let Some(remote) = &self.remote {

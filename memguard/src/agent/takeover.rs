@@ -33,6 +33,12 @@ impl<A: Actions> Agent<A> {
     /// done again. What remained to be done elsewhere is gone on with.
     #[must_use]
     pub fn continuing(mut self, incidents: Vec<Incident>) -> Self {
+        self.go_on_with(incidents);
+        self
+    }
+
+    /// The same for what the journal could not say at the start.
+    pub(super) fn go_on_with(&mut self, incidents: Vec<Incident>) {
         let (seconds, now) = (super::unix_seconds(), super::now());
         for incident in incidents {
             let counted = recall(&mut self.ledger, &incident, seconds, now);
@@ -50,7 +56,6 @@ impl<A: Actions> Agent<A> {
                 remote.follow(incident);
             }
         }
-        self
     }
 
     fn watch_over(&self) -> Watch {
@@ -77,7 +82,7 @@ impl<A: Actions> Agent<A> {
         let Some(stage) = stage else { return };
         incident.stage = stage;
         tracing::warn!(incident = incident.id, "{}: {}", incident.cgroup, incident.outcome());
-        self.journal.after(&incident);
+        self.journal.after(&mut incident);
         if let Some((spent, age)) = counted.filter(|_| !incident.spent()) {
             self.ledger.take_back(spent, age);
         }

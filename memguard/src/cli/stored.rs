@@ -6,6 +6,7 @@
 use std::{
     ffi::OsString,
     io::Read as _,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
@@ -24,11 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Exit status of the child where memguard has the journal open.
 const IN_USE: u8 = 4;
 
+/// That of a child that panicked, in a build in which panics do not abort.
+const PANICKED: i32 = 101;
+/// What ends one in which they do.
+const ABORT: i32 = 6;
+
 /// Why the journal's part is missing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
     #[error("{0}")]
     Store(String),
+    #[error("the journal below {} can't be read, it is damaged; memguard puts it aside when it next starts", folder.display())]
+    Damaged { folder: PathBuf },
     #[error("the disk below {} did not answer within {} s", folder.display(), PATIENCE.as_secs())]
     Disk { folder: PathBuf },
 }
@@ -61,6 +69,8 @@ pub(super) fn read(state_dir: &Path) -> Result<Vec<Incident>, Trouble> {
             serde_json::from_slice(&out).context("the journal's reader did not answer in JSON").map_err(failed)
         }
         Some(Answer { code: Some(code), .. }) if code == i32::from(IN_USE) => Ok(Vec::new()),
+        // It ended in the middle: redb trusts a store that was closed cleanly, and a disk may have damaged it since.
+        Some(Answer { panicked: true, .. }) => Err(Trouble::Damaged { folder: state_dir.to_owned() }),
         Some(Answer { said, .. }) => {
             let said = String::from_utf8_lossy(&said);
             let said = said.trim().trim_start_matches("memguard: ");
@@ -76,6 +86,7 @@ pub(super) fn read(state_dir: &Path) -> Result<Vec<Incident>, Trouble> {
 
 struct Answer {
     code: Option<i32>,
+    panicked: bool,
     out: Vec<u8>,
     said: Vec<u8>,
 }
@@ -106,8 +117,9 @@ fn ask(state_dir: &Path) -> anyhow::Result<Option<Answer>> {
     match receiver.recv_timeout(PATIENCE) {
         Ok(read) => {
             let (out, said) = read.context("can't read what the journal's reader says")?;
-            let code = child.wait().context("can't wait for the journal's reader")?.code();
-            Ok(Some(Answer { code, out, said }))
+            let status = child.wait().context("can't wait for the journal's reader")?;
+            let panicked = status.signal() == Some(ABORT) || status.code() == Some(PANICKED);
+            Ok(Some(Answer { code: status.code(), panicked, out, said }))
         }
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
             let _ = child.kill();

@@ -11,6 +11,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     pub id: String,
+    /// Counts how often it was kept: of two states the higher one is the later. 0 in what an older memguard wrote.
+    #[serde(default)]
+    pub revision: u64,
     /// When it was decided, seconds since 1970.
     pub decided_at: u64,
     /// Of the machine's start in which it was decided: ids of cgroups begin anew with each.
@@ -155,6 +158,7 @@ pub fn boot_id() -> String {
 pub(crate) fn example(id: &str, decided_at: u64) -> Incident {
     Incident {
         id: id.to_owned(),
+        revision: 0,
         decided_at,
         boot_id: boot_id(),
         mode: Mode::Enforce,
@@ -203,8 +207,11 @@ mod tests {
     #[test]
     fn what_an_older_memguard_wrote_is_read() {
         let mut old = serde_json::to_value(example("mg-1-2", 3)).unwrap();
-        old.as_object_mut().unwrap().remove("rule");
-        assert_eq!(serde_json::from_value::<Incident>(old).unwrap().rule, "");
+        for field in ["rule", "revision"] {
+            old.as_object_mut().unwrap().remove(field);
+        }
+        let read = serde_json::from_value::<Incident>(old).unwrap();
+        assert_eq!((read.rule.as_str(), read.revision), ("", 0));
     }
 
     #[test]

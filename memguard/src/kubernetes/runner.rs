@@ -15,8 +15,8 @@
 //!   claim never leads out of the namespace, which is where such a role ends.
 //!
 //! The older generation's status is written by the runner's own pod, from the job's environment
-//! ([`Generation::says_what_jobs_wrote`]): before a run is cancelled because of it, GitHub has to say that a job of the run
-//! is on this runner.
+//! ([`Generation::says_what_jobs_wrote`]). So it has to fit what the runner is registered for, and before a run is cancelled,
+//! or a word written to its commit, because of it, GitHub has to say that a job of the run is on this runner.
 
 mod objects;
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Machine {
         machine.record("other.mgtrace", &settings);
         fs::write(machine.path("no.mgtrace"), "no recording").unwrap();
         let mut journal = Journal::open(&machine.state(), &machine.run()).unwrap().journal;
-        journal.before(&incident(ID));
+        journal.before(&mut incident(ID));
         assert!(journal.close(LONG), "the journal is written");
         report::Store::below(&machine.state()).put(&record(ID)).unwrap();
         machine

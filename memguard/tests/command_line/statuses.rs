@@ -260,6 +260,28 @@ fn the_journal_is_read_from_the_disk_and_is_left_as_it_was() {
     assert!(!machine.path("none").exists());
 }
 
+/// redb panics over some damage of a file that was closed cleanly; people are told in words.
+#[test]
+fn a_journal_with_a_damaged_page_is_told_and_the_copies_are_shown() {
+    const PAGE: usize = 4096;
+    let machine = Machine::new();
+    let journal = machine.state().join("journal.redb");
+    let whole = fs::read(&journal).unwrap();
+    let used: Vec<_> =
+        (1..whole.len() / PAGE).filter(|page| whole[page * PAGE..][..PAGE].iter().any(|byte| *byte != 0)).collect();
+    let mut damaged = 0;
+    for page in used {
+        let mut content = whole.clone();
+        content[page * PAGE..][..PAGE].fill(0);
+        fs::write(&journal, content).unwrap();
+        let answer = machine.ask(&["incidents"]);
+        assert!(matches!(answer.status, Some(0 | 1)) && answer.out.contains(ID), "{page}: {answer:?}");
+        assert!(!answer.error.contains("panicked"), "{page}: {answer:?}");
+        damaged += usize::from(answer.error.contains("it is damaged; memguard puts it aside"));
+    }
+    assert!(damaged > 0, "or this shows nothing");
+}
+
 /// While memguard has it open there are copies of all that matters.
 #[test]
 fn a_journal_in_use_is_no_trouble() {

@@ -2,9 +2,11 @@ use std::{fs, path::Path};
 
 use super::*;
 use crate::{
-    cgroup::fake_cgroup,
-    journal::example,
-    respond::{Limit, Mode, fake_thread},
+    agent::Config,
+    cgroup::{CgroupRoot, fake_cgroup},
+    journal::{Copies, Journal, Opened, example},
+    kernel::{Facts, plan},
+    respond::{DryRun, Limit, Mode, fake_thread},
 };
 
 const SIGKILL: [u64; 2] = [256, 0];
@@ -166,4 +168,33 @@ fn a_tree_of_one_is_enough_to_find_it() {
     assert!(open(dir.path(), id).unwrap().is_some());
     assert!(open(dir.path(), id + 1).unwrap().is_none(), "another one in its place");
     assert!(open(Path::new("/nonexistent"), id).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_the_journal_could_not_say_at_the_start_is_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let [state, away, run, root] = ["state", "away", "run", "cgroup"].map(|name| dir.path().join(name));
+    let mut before = Journal::open(&away, &dir.path().join("run-of-before")).unwrap().journal;
+    before.before(&mut Incident { boot_id: "another start".to_owned(), ..example("mg-1-1", 1000) });
+    assert!(before.close(Duration::from_secs(5)));
+    // Something is in the way of the folder, until the disk is mounted.
+    fs::write(&state, "").unwrap();
+    let Opened { journal, incidents } = Journal::open(&state, &run).unwrap();
+    assert_eq!(incidents, []);
+    let pen = journal.pen();
+    fs::create_dir(&root).unwrap();
+    let root = CgroupRoot::new(&root);
+    let (facts, _) = Facts::gather(&root, false);
+    let config = Config { duration: Some(Duration::from_secs(2)), ..Config::default() };
+    let agent = Agent::new(config, DryRun, journal, &root, None, &plan(&facts), None).continuing(incidents);
+    fs::remove_file(&state).unwrap();
+    fs::rename(&away, &state).unwrap();
+    // Whatever is to be written has it look sooner than by itself.
+    let why = String::new();
+    pen.after(&mut Incident { stage: Stage::Suppressed { why }, ..example("mg-2-2", 1000) });
+    drop(pen);
+    agent.run(None).await.unwrap();
+    let interrupted = Stage::Interrupted { found: Found::Gone };
+    let copies = Copies::below(&run).all();
+    assert!(copies.iter().any(|kept| kept.id == "mg-1-1" && kept.stage == interrupted), "{copies:?}");
 }
