@@ -56,8 +56,7 @@ fn wrong(containers: &[Container], verdicts: &[Verdict]) -> Vec<String> {
     let mut wrong = Vec::new();
     for Verdict { at, cgroup } in verdicts {
         let meant: Vec<&Container> = containers.iter().filter(|container| container.is_meant_by(cgroup)).collect();
-        let in_a_hang =
-            |container: &&Container| container.hung.iter().any(|[from, to]| (from..=to).contains(&at));
+        let in_a_hang = |container: &&Container| container.hung.iter().any(|[from, to]| (from..=to).contains(&at));
         if meant.is_empty() {
             wrong.push(format!("a verdict at {at:.1} s on {cgroup}, where nothing hung at all"));
         } else if !meant.iter().any(in_a_hang) {

@@ -22,8 +22,7 @@ impl Programs {
     pub(crate) fn take(&self, program: &Path) -> anyhow::Result<PathBuf> {
         let name = program.file_name().with_context(|| format!("{} is no program", program.display()))?;
         let copy = std::path::absolute(self.0.path().join(name))?;
-        fs::copy(program, &copy)
-            .with_context(|| format!("can't copy {} to {}", program.display(), copy.display()))?;
+        fs::copy(program, &copy).with_context(|| format!("can't copy {} to {}", program.display(), copy.display()))?;
         Ok(copy)
     }
 }

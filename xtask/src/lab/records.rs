@@ -123,7 +123,8 @@ impl Files {
 /// Leaves the records of a run where they can be looked at, and gives them back without the pieces of the recording,
 /// which becomes a file of its own. `build` is memguard's, see `Kept`.
 pub(super) fn keep(run: &Planned, kernel: &Kernel, build: &str, mut lines: Vec<Line>) -> anyhow::Result<Vec<Line>> {
-    let recording = recording::assemble(lines.iter().map(|line| &line.record)).transpose().map_err(anyhow::Error::msg)?;
+    let recording =
+        recording::assemble(lines.iter().map(|line| &line.record)).transpose().map_err(anyhow::Error::msg)?;
     lines.retain(|line| !matches!(line.record, Record::Recording { .. }));
     let mut text = String::new();
     for line in &lines {

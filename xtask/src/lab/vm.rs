@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{RecvTimeoutError, channel},
@@ -72,14 +71,6 @@ impl Machine<'_> {
                 .args(["-device", "virtio-blk-pci,drive=root"]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: a single system call, which sets a flag of the new process.
-        unsafe {
-            command.pre_exec(|| {
-                // If we are killed, no VM stays behind.
-                let kill = Some(rustix::process::Signal::KILL);
-                Ok(rustix::process::set_parent_process_death_signal(kill)?)
-            });
-        }
         Ok(command)
     }
 }
@@ -127,8 +118,7 @@ struct Limits {
 /// Boots it, hands each record on as it comes, and returns all of them. An error unless the guest ran to its end and
 /// said so; how it then powers off is between it and QEMU, and changes nothing of what it told.
 pub(crate) fn run(machine: &Machine<'_>, each: impl FnMut(&Line)) -> anyhow::Result<Vec<Line>> {
-    let limits =
-        Limits { silence: machine.silence, longest: machine.longest, power_off: Duration::from_secs(20) };
+    let limits = Limits { silence: machine.silence, longest: machine.longest, power_off: Duration::from_secs(20) };
     listen(machine.command()?, &limits, machine.console, each)
 }
 
@@ -138,8 +128,7 @@ fn listen(
     console: &Path,
     mut each: impl FnMut(&Line),
 ) -> anyhow::Result<Vec<Line>> {
-    let child = command.spawn().with_context(|| format!("can't start `{}`", process::shown(&command)))?;
-    let mut running = Running(child);
+    let mut running = Running(process::spawn(&mut command)?);
     let (sender, lines) = channel();
     let out = running.0.stdout.take().context("no pipe to the guest")?;
     // QEMU itself says little. Read, so that it is never held up.

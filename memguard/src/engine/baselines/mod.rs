@@ -31,7 +31,8 @@ pub enum Baseline {
 }
 
 impl Baseline {
-    pub const ALL: [Self; 5] = [Self::ReportTrigger, Self::PsiFull10, Self::SystemdOomd, Self::OomdWorkload, Self::WaitForOom];
+    pub const ALL: [Self; 5] =
+        [Self::ReportTrigger, Self::PsiFull10, Self::SystemdOomd, Self::OomdWorkload, Self::WaitForOom];
 
     #[must_use]
     pub const fn name(self) -> &'static str {

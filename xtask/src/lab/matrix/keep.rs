@@ -145,7 +145,11 @@ mod tests {
     #[test]
     fn each_container_has_its_own() {
         let mut two = run(Kind::Livelock, Class::Hung, Some((40.0, 90.0)));
-        two.courses.push(Course { container: "runner-2/runner".to_owned(), hangs: Vec::new(), ..two.courses[0].clone() });
+        two.courses.push(Course {
+            container: "runner-2/runner".to_owned(),
+            hangs: Vec::new(),
+            ..two.courses[0].clone()
+        });
         let [first, second] = &entry("f".to_owned(), &two).unwrap().container[..] else { panic!() };
         assert_eq!((first.must_see, second.must_see), (true, false));
         assert_eq!((first.hung.len(), second.hung.len()), (1, 0));

@@ -271,7 +271,9 @@ fn report(evaluation: &Evaluation, failed: usize) -> anyhow::Result<()> {
             (Outcome::Missed, _) => "MISSED",
             (Outcome::OnSlowWork, _) => "verdict on slow work",
             (_, Class::Unproven) => "proves nothing",
-            (_, Class::Works | Class::KernelActed) if run.kind == memguard_lab::scenario::Kind::Livelock => "did not hang",
+            (_, Class::Works | Class::KernelActed) if run.kind == memguard_lab::scenario::Kind::Livelock => {
+                "did not hang"
+            }
             (Outcome::Caught, _) if judged.and_then(|judged| judged.verdict_s).is_some_and(|s| s > 30.0) => "late",
             _ => continue,
         };

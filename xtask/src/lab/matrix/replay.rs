@@ -61,11 +61,7 @@ pub(super) struct Baseline {
 
 /// Other people's rules.
 pub(super) const BASELINES: &[Baseline] = &[
-    Baseline {
-        name: "report-trigger",
-        told: "the bug report's: usage over 95 % and events.max rising",
-        needs_s: 1.0,
-    },
+    Baseline { name: "report-trigger", told: "the bug report's: usage over 95 % and events.max rising", needs_s: 1.0 },
     Baseline { name: "psi-full-10", told: "PSI: memory full avg10 over 10 %", needs_s: 2.0 },
     Baseline {
         name: "systemd-oomd",

@@ -37,9 +37,10 @@ pub(super) fn all(runs: &[Evaluated]) -> String {
 }
 
 fn table(runs: &[Evaluated], rules: &[Rule]) -> String {
-    let mut text = "| judged by | false alarms: tuning | held-out | all | needs | missed hangs: tuning | held-out | all | \
+    let mut text =
+        "| judged by | false alarms: tuning | held-out | all | needs | missed hangs: tuning | held-out | all | \
                     shorter | onset to verdict: median | worst |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
-        .to_owned();
+            .to_owned();
     let patience = Patience::of(runs);
     for (rule, told) in rules {
         let needs = patience.of_rule(rule);
