@@ -1,41 +1,8 @@
 //! Sums over runs. Pure.
 
-use std::collections::BTreeMap;
-
 use memguard_lab::scenario::Half;
 
-use super::{
-    evaluate::{Class, Evaluated, Outcome},
-    replay::needs_s,
-};
-
-/// A verdict is right until a second after the hang.
-const ROUNDING_S: f64 = 1.0;
-
-/// How long a hang has to last to say something about a rule, be it caught or missed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Patience {
-    slowest: BTreeMap<String, f64>,
-}
-
-impl Patience {
-    pub(super) fn of(runs: &[Evaluated]) -> Self {
-        let mut slowest: BTreeMap<String, f64> = BTreeMap::new();
-        for run in runs.iter().filter(|run| run.class == Class::Hung) {
-            for (rule, judged) in run.rules.iter().filter(|(_, judged)| judged.outcome == Outcome::Caught) {
-                let slowest = slowest.entry(rule.clone()).or_default();
-                *slowest = slowest.max(judged.verdict_s.unwrap_or_default());
-            }
-        }
-        Self { slowest }
-    }
-
-    /// What the rule takes by its own numbers, or its slowest verdict in these runs if that took longer. Nobody can say
-    /// of a hang that ended sooner whether the rule would have seen it.
-    pub(super) fn of_rule(&self, rule: &str) -> f64 {
-        self.slowest.get(rule).copied().unwrap_or_default().max(needs_s(rule))
-    }
-}
+use super::evaluate::{Class, Evaluated, Outcome};
 
 /// What a rule did in a set of runs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,11 +26,11 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// Of hangs only those that lasted so many seconds.
-    pub(super) fn of<'e>(runs: impl Iterator<Item = &'e Evaluated>, rule: &str, patience_s: f64) -> Self {
+    /// Of hangs only those that lasted so many seconds, caught and missed ones alike: `needs_s` of the rule, or 0 for all.
+    pub(super) fn of<'e>(runs: impl Iterator<Item = &'e Evaluated>, rule: &str, lasted_s: f64) -> Self {
         let mut count = Self::default();
         for run in runs.filter(|run| !matches!(run.class, Class::Contrary | Class::Unproven)) {
-            let counts = run.class == Class::Hung && run.hung_s() + ROUNDING_S >= patience_s;
+            let counts = run.class == Class::Hung && run.hung_s() >= lasted_s;
             count.hung += usize::from(counts);
             count.shorter += usize::from(run.class == Class::Hung && !counts);
             count.works += usize::from(run.class == Class::Works);
@@ -126,12 +93,14 @@ pub(super) fn in_half(runs: &[Evaluated], half: Option<Half>) -> impl Iterator<I
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use memguard_lab::scenario::Kind;
 
     use super::*;
     use crate::lab::{
         judge::course::{Course, Hang},
-        matrix::evaluate::Judged,
+        matrix::{evaluate::Judged, replay::needs_s},
     };
 
     /// A hang of so many seconds, in which "careful" gave its verdict after so many.
@@ -159,14 +128,11 @@ mod tests {
     #[test]
     fn a_hang_too_short_for_a_rule_counts_neither_way() {
         let runs = [hung(62.0, Some(61.0)), hung(64.0, None), hung(120.0, Some(73.0)), hung(130.0, None)];
-        let patience = Patience::of(&runs).of_rule("careful");
-        assert!((patience - 73.0).abs() < 1e-9, "its slowest verdict: {patience}");
-        let count = Count::of(runs.iter(), "careful", patience);
+        let count = Count::of(runs.iter(), "careful", needs_s("careful"));
         assert_eq!((count.missed, count.hung, count.shorter), (1, 2, 2));
         assert_eq!(count.median(), Some(73.0), "a catch in a short hang goes with the miss");
         let all = Count::of(runs.iter(), "careful", 0.0);
         assert_eq!((all.missed, all.hung, all.shorter), (2, 4, 0));
-        assert!((Patience::of(&runs[3..]).of_rule("careful") - 60.0).abs() < 1e-9, "by its own numbers");
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use super::seconds;
 use crate::lab::matrix::{
-    count::{Count, HALVES, Patience, in_half},
+    count::{Count, HALVES, in_half},
     evaluate::Evaluated,
-    replay::{BASELINES, VARIANTS},
+    replay::{BASELINES, VARIANTS, needs_s},
 };
 
 /// A rule's name, and what it is in a table.
@@ -41,9 +41,8 @@ fn table(runs: &[Evaluated], rules: &[Rule]) -> String {
         "| judged by | false alarms: tuning | held-out | all | needs | missed hangs: tuning | held-out | all | \
                     shorter | onset to verdict: median | worst |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
-    let patience = Patience::of(runs);
     for (rule, told) in rules {
-        let needs = patience.of_rule(rule);
+        let needs = needs_s(rule);
         let counts = HALVES.map(|half| Count::of(in_half(runs, half), rule, needs));
         let mut cells: Vec<String> = counts.iter().map(Count::alarms).collect();
         cells.push(format!("{needs:.0} s"));
@@ -75,9 +74,8 @@ pub(in crate::lab::matrix) fn summary(runs: &[Evaluated]) -> String {
         "{:16} {:>24} {:>24} {:>8} {:>9} {:>8}",
         "rule", "false alarms (tun+held)", "missed hangs (tun+held)", "shorter", "median", "worst"
     );
-    let patience = Patience::of(runs);
     for (rule, _) in by_rule().into_iter().chain(lesser()) {
-        let [tuning, held_out, all] = HALVES.map(|half| Count::of(in_half(runs, half), rule, patience.of_rule(rule)));
+        let [tuning, held_out, all] = HALVES.map(|half| Count::of(in_half(runs, half), rule, needs_s(rule)));
         let sum = |count: &Count| count.false_alarms + count.beside;
         let alarms = format!("{}+{} of {}", sum(&tuning), sum(&held_out), all.works);
         let missed = format!("{}+{} of {}", tuning.missed, held_out.missed, all.hung);
