@@ -61,7 +61,7 @@ pub(crate) fn fill(
         return Ok(());
     }
     let work = tempfile::tempdir_in(parent).with_context(|| format!("can't make a folder in {}", parent.display()))?;
-    let made = make(work.path())?;
+    let filled = make(work.path())?;
     // A part of it, or one that is out of date: nobody has made anything of that.
     match fs::symlink_metadata(place) {
         Ok(data) if data.is_dir() => fs::remove_dir_all(place),
@@ -69,8 +69,8 @@ pub(crate) fn fill(
         Err(_) => Ok(()),
     }
     .with_context(|| format!("can't remove what is left in {}", place.display()))?;
-    fs::rename(&made, place).with_context(|| format!("can't move it to {}", place.display()))?;
-    if made == work.path() {
+    fs::rename(&filled, place).with_context(|| format!("can't move it to {}", place.display()))?;
+    if filled == work.path() {
         // It is where it belongs now; there is nothing left to clear away.
         let _ = work.keep();
     }

@@ -88,12 +88,12 @@ struct Files {
 impl Files {
     /// Takes a name that no other run has: scenario, kernel, mode and the second of its end, or the next one if another of
     /// the same ended in that.
-    fn take(folder: PathBuf, run: &Planned, release: &str) -> anyhow::Result<Self> {
-        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+    fn take(folder: &Path, run: &Planned, release: &str) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
         let mut ended = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         loop {
             let name = format!("{}@{release}@{}@{ended}", run.scenario.name, run.mode);
-            let files = Self { folder: folder.clone(), name };
+            let files = Self { folder: folder.to_owned(), name };
             let path = files.path(SCENARIO);
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(mut file) => {
@@ -131,7 +131,7 @@ pub(super) fn keep(run: &Planned, kernel: &Kernel, build: &str, mut lines: Vec<L
         text.push_str(&serde_json::to_string(line)?);
         text.push('\n');
     }
-    let files = Files::take(folder_of(kernel.arch), run, &kernel.release)?;
+    let files = Files::take(&folder_of(kernel.arch), run, &kernel.release)?;
     if run.mode != MemguardMode::Off {
         files.write(ABOUT, &serde_json::to_vec(&About { memguard: Some(build.to_owned()) })?)?;
     }
@@ -147,7 +147,7 @@ pub(super) fn keep(run: &Planned, kernel: &Kernel, build: &str, mut lines: Vec<L
 
 /// Notes that a run broke off, so that it is not as if it had never been.
 pub(super) fn note_broken(run: &Planned, kernel: &Kernel, why: &str) -> anyhow::Result<()> {
-    Files::take(folder_of(kernel.arch), run, &kernel.release)?.write(BROKEN, why.as_bytes())
+    Files::take(&folder_of(kernel.arch), run, &kernel.release)?.write(BROKEN, why.as_bytes())
 }
 
 /// Scenario, release, mode and second, of a file of a run's.
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn runs_that_end_in_the_same_second_have_names_of_their_own() {
         let dir = tempfile::tempdir().unwrap();
-        let take = || Files::take(dir.path().to_owned(), &planned(), "6.12.73").unwrap();
+        let take = || Files::take(dir.path(), &planned(), "6.12.73").unwrap();
         let (one, two) = (take(), take());
         assert_ne!(one.name, two.name);
         assert!(kept(dir.path()).unwrap().is_empty(), "until its records are there a run is not");
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn a_run_that_broke_off_is_found_as_one() {
         let dir = tempfile::tempdir().unwrap();
-        let files = Files::take(dir.path().to_owned(), &planned(), "6.12.73").unwrap();
+        let files = Files::take(dir.path(), &planned(), "6.12.73").unwrap();
         files.write(BROKEN, b"the guest has been silent for 120 s").unwrap();
         let folders = [dir.path().to_owned(), dir.path().to_owned()];
         let broken = broken_in(&folders).unwrap();

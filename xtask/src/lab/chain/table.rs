@@ -41,17 +41,13 @@ fn headline(with: &BTreeMap<Option<PlayedWith>, usize>) -> String {
         None => "kernel and memguard that were not noted".to_owned(),
     };
     let mut parts: Vec<(&Option<PlayedWith>, &usize)> = with.iter().collect();
-    match &mut parts[..] {
-        [(only, _)] => {
-            let told = told(only);
-            format!("{}{}.", told[..1].to_uppercase(), &told[1..])
-        }
-        _ => {
-            parts.sort_by(|a, b| b.1.cmp(a.1));
-            let each: Vec<String> = parts.iter().map(|(with, count)| format!("{count} with {}", told(with))).collect();
-            format!("**These rounds were not all played with the same**: {}.", each.join("; "))
-        }
+    if let [(only, _)] = parts[..] {
+        let told = told(only);
+        return format!("{}{}.", told[..1].to_uppercase(), &told[1..]);
     }
+    parts.sort_by(|a, b| b.1.cmp(a.1));
+    let each: Vec<String> = parts.iter().map(|(with, count)| format!("{count} with {}", told(with))).collect();
+    format!("**These rounds were not all played with the same**: {}.", each.join("; "))
 }
 
 /// `broken`: guests that broke off, whose rounds others have played.
@@ -106,13 +102,13 @@ mod tests {
     use super::*;
     use crate::lab::chain::judge::Times;
 
-    fn with(memguard: &str) -> Option<PlayedWith> {
-        Some(PlayedWith { kernel: "6.12".to_owned(), memguard: memguard.to_owned() })
+    fn with(memguard: &str) -> PlayedWith {
+        PlayedWith { kernel: "6.12".to_owned(), memguard: memguard.to_owned() }
     }
 
     #[test]
     fn rounds_of_several_builds_are_told_apart() {
-        let told = headline(&BTreeMap::from([(with("a"), 8), (with("b"), 34), (None, 1)]));
+        let told = headline(&BTreeMap::from([(Some(with("a")), 8), (Some(with("b")), 34), (None, 1)]));
         for part in ["not all played with the same", "34 with kernel 6.12, memguard `b`", "8 with", "1 with kernel and"]
         {
             assert!(told.contains(part), "{part}: {told}");
@@ -128,7 +124,7 @@ mod tests {
             failures: failures.iter().map(|text| (*text).to_owned()).collect(),
         };
         let text = document(
-            &BTreeMap::from([(with("a"), 4)]),
+            &BTreeMap::from([(Some(with("a")), 4)]),
             &[round(Some(3.0), &[]), round(None, &["a|b"]), round(Some(200.0), &[]), round(Some(5.0), &[])],
             &["a guest broke off in undisturbed: it was silent\n  console: x".to_owned()],
         );
