@@ -61,8 +61,9 @@ fn engine() -> anyhow::Result<()> {
 fn hooks(kernel: &str, no_vm: bool, no_host: bool, accel: accel::Choice) -> anyhow::Result<()> {
     let line = kernels::line(kernel)?;
     setup::ensure(setup::Part::Building)?;
-    let bench = build::bench()?;
-    let memguard = build::memguard(Profile::Release)?;
+    let taken = lab::programs::Programs::new()?;
+    let bench = taken.take(&build::bench()?)?;
+    let memguard = taken.take(&build::memguard(Profile::Release)?)?;
     if !no_host {
         println!("{}", host(&bench, &memguard)?);
     }
@@ -104,7 +105,8 @@ fn vm(
     line: &'static kernels::Line,
     choice: accel::Choice,
 ) -> anyhow::Result<String> {
-    let guest = build::guest()?;
+    let taken = lab::programs::Programs::new()?;
+    let guest = taken.take(&build::guest()?)?;
     let kernel = kernels::ensure(line)?;
     let accel = accel::choose(choice, &kernel, &guest)?;
     let mut table = Table::new(&format!("VM, Linux {}, {accel}", kernel.release));

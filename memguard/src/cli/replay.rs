@@ -27,7 +27,7 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
 
     /// Who judges: `memguard`, one of the other people's rules that it is compared with (`report-trigger`,
-    /// `psi-full-10`, `systemd-oomd`, `oomd`, `wait-for-oom`), or `all`. May be given again.
+    /// `psi-full-10`, `systemd-oomd`, `oomd-workload`, `wait-for-oom`), or `all`. May be given again.
     #[arg(long, value_name = "NAME", default_value = "memguard")]
     rule: Vec<String>,
 
