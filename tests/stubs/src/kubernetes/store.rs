@@ -32,12 +32,15 @@ pub(super) struct Selection {
     pub(super) namespace: Option<String>,
     /// `spec.nodeName=…`; other fields are refused, as most are by a real server.
     pub(super) node: Option<String>,
+    /// `status.phase!=…`.
+    pub(super) not_phases: Vec<String>,
 }
 
 impl Selection {
     fn takes(&self, object: &Value) -> bool {
         self.namespace.as_ref().is_none_or(|namespace| object["metadata"]["namespace"] == **namespace)
             && self.node.as_ref().is_none_or(|node| object["spec"]["nodeName"] == **node)
+            && self.not_phases.iter().all(|phase| object["status"]["phase"] != **phase)
     }
 }
 
@@ -195,7 +198,7 @@ mod tests {
     }
 
     fn of_node(node: &str) -> Selection {
-        Selection { plural: "pods".to_owned(), namespace: None, node: Some(node.to_owned()) }
+        Selection { plural: "pods".to_owned(), node: Some(node.to_owned()), ..Selection::default() }
     }
 
     fn kinds(store: &Store, version: u64, selection: &Selection) -> Vec<&'static str> {
@@ -214,6 +217,19 @@ mod tests {
         assert_eq!(kinds(&store, begin, &of_node("n")), ["ADDED", "MODIFIED", "DELETED"]);
         assert_eq!(kinds(&store, begin, &of_node("m")), [""; 0]);
         assert_eq!(store.since(store.version(), &of_node("n")), Ok((Vec::new(), store.version())));
+    }
+
+    #[test]
+    fn a_pod_that_ends_leaves_a_selection_by_phase() {
+        let mut store = Store::default();
+        let begin = store.version();
+        let running = Selection { not_phases: vec!["Failed".to_owned()], ..of_node("n") };
+        let pod = |phase| json!({"spec": {"nodeName": "n"}, "status": {"phase": phase}});
+        store.put(key("a"), pod("Running"));
+        store.put(key("a"), pod("Failed"));
+        store.remove(&key("a"));
+        assert_eq!(kinds(&store, begin, &running), ["ADDED", "DELETED"]);
+        assert_eq!(store.since(begin, &running).unwrap().0[1].1, pod("Running"), "as it was when it was selected");
     }
 
     #[test]
