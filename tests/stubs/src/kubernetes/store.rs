@@ -170,7 +170,12 @@ impl Store {
             match (before, after) {
                 (false, true) => Some(("ADDED", change.after.clone()?)),
                 (true, true) => Some(("MODIFIED", change.after.clone()?)),
-                (true, false) => Some(("DELETED", change.before.clone()?)),
+                // The object as it was, with the version at which it went.
+                (true, false) => {
+                    let mut gone = change.before.clone()?;
+                    gone["metadata"]["resourceVersion"] = change.version.to_string().into();
+                    Some(("DELETED", gone))
+                }
                 (false, false) => None,
             }
         });
@@ -229,7 +234,9 @@ mod tests {
         store.put(key("a"), pod("Failed"));
         store.remove(&key("a"));
         assert_eq!(kinds(&store, begin, &running), ["ADDED", "DELETED"]);
-        assert_eq!(store.since(begin, &running).unwrap().0[1].1, pod("Running"), "as it was when it was selected");
+        let gone = &store.since(begin, &running).unwrap().0[1].1;
+        assert_eq!(gone["status"], pod("Running")["status"], "as it was when it was selected");
+        assert_eq!(gone["metadata"]["resourceVersion"], (begin + 2).to_string(), "and when it went");
     }
 
     #[test]
