@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_template_without_a_place_is_noticed() {
         let texts = ORDER.iter().map(|name| ((*name).to_owned(), "kind: X\n".to_owned()));
-        let mut rendered = Rendered { texts: texts.collect(), objects: Vec::new() };
+        let mut rendered = Rendered { texts: texts.collect(), objects: Vec::new(), notes: String::new() };
         assert_eq!(manifests(&rendered).unwrap().matches("---\nkind: X\n").count(), ORDER.len());
         rendered.texts.insert("secret.yaml".to_owned(), "kind: Secret".to_owned());
         assert!(manifests(&rendered).unwrap_err().to_string().contains("secret.yaml"));

@@ -62,7 +62,7 @@ pub(super) struct Items {
     escaped: bool,
     /// The latest string of the outermost object: the name of what comes next.
     name: Vec<u8>,
-    in_items: bool,
+    within: bool,
     item: Buffer,
     /// The list without its items.
     rest: Vec<u8>,
@@ -95,30 +95,30 @@ impl Items {
                     }
                 }
                 b'{' | b'[' => {
-                    if self.in_items && self.depth == 2 {
+                    if self.within && self.depth == 2 {
                         from = at;
                     }
                     self.depth += 1;
                     if self.depth == 2 && byte == b'[' && self.name == ITEMS {
-                        self.in_items = true;
+                        self.within = true;
                         self.keep(chunk.get(from..=at).unwrap_or_default())?;
                     }
                 }
                 b'}' | b']' => {
                     self.depth = self.depth.checked_sub(1).ok_or(NoList)?;
-                    if self.in_items && self.depth == 2 {
+                    if self.within && self.depth == 2 {
                         self.item.add(chunk.get(from..=at).unwrap_or_default());
                         each(self.item.piece());
                         self.item.clear();
-                    } else if self.in_items && self.depth == 1 {
-                        (self.in_items, from) = (false, at);
+                    } else if self.within && self.depth == 1 {
+                        (self.within, from) = (false, at);
                     }
                 }
                 _ => {}
             }
         }
         let left = chunk.get(from..).unwrap_or_default();
-        match (self.in_items, self.depth) {
+        match (self.within, self.depth) {
             (false, _) => self.keep(left)?,
             // Between two items there is nothing but commas.
             (true, 2) => {}
@@ -148,15 +148,12 @@ pub(super) struct Lines(Buffer);
 impl Lines {
     /// Takes what came in, up to the end of a line: how much of it that is, and whether the line is whole.
     pub(super) fn feed(&mut self, chunk: &[u8]) -> (usize, bool) {
-        match chunk.iter().position(|byte| *byte == b'\n') {
-            Some(at) => {
-                self.0.add(chunk.get(..at).unwrap_or_default());
-                (at + 1, true)
-            }
-            None => {
-                self.0.add(chunk);
-                (chunk.len(), false)
-            }
+        if let Some(at) = chunk.iter().position(|byte| *byte == b'\n') {
+            self.0.add(chunk.get(..at).unwrap_or_default());
+            (at + 1, true)
+        } else {
+            self.0.add(chunk);
+            (chunk.len(), false)
         }
     }
 
@@ -232,7 +229,7 @@ mod tests {
         };
         feed(&mut items, b"{\"items\":[{\"a\":\"");
         for _ in 0..=LONGEST / STEP {
-            feed(&mut items, &[b'x'; STEP]);
+            feed(&mut items, &vec![b'x'; STEP]);
         }
         feed(&mut items, b"\"},{\"a\":\"");
         feed(&mut items, &vec![b'x'; 8 * 1024 * 1024]);
@@ -251,7 +248,7 @@ mod tests {
         assert_eq!(lines.line(), Piece::Whole(b"abc"));
         lines.clear();
         for _ in 0..=LONGEST / STEP {
-            lines.feed(&[b'x'; STEP]);
+            lines.feed(&vec![b'x'; STEP]);
         }
         assert_eq!(lines.feed(b"\n"), (1, true));
         assert_eq!(lines.line(), Piece::TooLong);

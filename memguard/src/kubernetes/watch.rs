@@ -121,9 +121,9 @@ async fn watch_from(
         answer.consume_unpin(used);
         if whole {
             match lines.line() {
-                Piece::Whole(line) if line.trim_ascii().is_empty() => {}
-                Piece::Whole(line) => {
-                    take(line, &call, version, pods, link)?;
+                Piece::Whole(event) if event.trim_ascii().is_empty() => {}
+                Piece::Whole(event) => {
+                    take(event, &call, version, pods, link)?;
                     events += 1;
                 }
                 // Which pod it is about is not known, so all of them are listed anew.
@@ -134,8 +134,8 @@ async fn watch_from(
     }
 }
 
-fn take(line: &[u8], call: &Call, version: &mut String, pods: &Pods, link: &mut Link) -> Result<(), Broken> {
-    match serde_json::from_slice::<WatchEvent<Incoming>>(line) {
+fn take(event: &[u8], call: &Call, version: &mut String, pods: &Pods, link: &mut Link) -> Result<(), Broken> {
+    match serde_json::from_slice::<WatchEvent<Incoming>>(event) {
         Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
             pod.version().clone_into(version);
             if let Some(pod) = pod.facts() {
@@ -152,7 +152,7 @@ fn take(line: &[u8], call: &Call, version: &mut String, pods: &Pods, link: &mut 
         Ok(WatchEvent::Error(status)) => return Err(Broken::by(call, &kube::Error::Api(status))),
         Err(error) => {
             // A refusal in the place of an event.
-            let refusal = serde_json::from_slice(line).ok().map(|status| kube::Error::Api(Box::new(status)));
+            let refusal = serde_json::from_slice(event).ok().map(|status| kube::Error::Api(Box::new(status)));
             return Err(Broken::by(call, &refusal.unwrap_or(kube::Error::SerdeError(error))));
         }
     }

@@ -111,11 +111,11 @@ impl<'de> Deserialize<'de> for Annotations {
                 while let Some(name) = map.next_key::<String>()? {
                     match name.as_str() {
                         Policy::ANNOTATION => {
-                            mode = Some(map.next_value::<String>()?.chars().take(KEPT_OF_MODE).collect())
+                            mode = Some(map.next_value::<String>()?.chars().take(KEPT_OF_MODE).collect());
                         }
                         CONFIG_HASH => annotations.config_hash = short(name, map.next_value()?).map(|(_, hash)| hash),
                         CONFIG_MIRROR => {
-                            annotations.config_mirror = short(name, map.next_value()?).map(|(_, hash)| hash)
+                            annotations.config_mirror = short(name, map.next_value()?).map(|(_, hash)| hash);
                         }
                         own if own.starts_with(OWN) && annotations.own.len() < KEPT => {
                             annotations.own.extend(short(name, map.next_value()?));
