@@ -197,10 +197,13 @@ pub const LESSONS: &[Lesson] = &[
     Lesson {
         command: "doctor",
         examples: &[
-            example("memguard doctor", "Facts, what they mean, and remedies."),
             example(
-                "memguard doctor --config /etc/memguard/memguard.toml --output json",
-                "With the configuration and GitHub, for a script.",
+                "memguard doctor",
+                "Facts, what they mean, and remedies; with /etc/memguard/memguard.toml and the GitHub that it names, if it is there.",
+            ),
+            example(
+                "memguard doctor --config memguard.toml --output json",
+                "With another configuration, for a script.",
             ),
         ],
         exits: &[

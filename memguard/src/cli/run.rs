@@ -75,8 +75,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub(super) protect: Vec<Pattern>,
 
-    /// Serve /metrics, /healthz and /readyz there, without encryption: `127.0.0.1:9619`, `0.0.0.0:9619`, `[::]:9619`. What
-    /// they tell names no pod [default: not at all].
+    /// Serve /metrics, /healthz and /readyz there, without encryption: `127.0.0.1:9619`, or `[::]:9619` for every address,
+    /// IPv4 and IPv6. What they tell names no pod [default: not at all].
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     metrics_listen: Option<SocketAddr>,
 
@@ -122,7 +122,7 @@ pub(super) fn seconds_between(least: u32, most: u32) -> impl Fn(&str) -> Result<
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected an IP address and a port: 0.0.0.0:9619, or [::]:9619".to_owned())
+    text.parse().map_err(|_| "expected an IP address and a port: 127.0.0.1:9619, or [::]:9619".to_owned())
 }
 
 /// `memguard record`: what `run` takes and makes sense without acting, and where to write.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    os::fd::AsRawFd as _,
     process::Command,
     time::{Duration, Instant},
 };
@@ -236,6 +237,31 @@ fn a_disk_that_does_not_answer_is_told_and_the_copies_are_shown() {
     assert_eq!(serde_json::from_str::<Value>(&answer.out).unwrap()["id"], "mg-1764000009-1");
     let answer = machine.ask(&["report", "latest", "--state-dir", "hangs"]);
     assert!(answer.status == Some(1) && answer.error.contains("reports are on it"), "{answer:?}");
+}
+
+/// The journal is fine here, and the report is not: somebody has a lease on it, and so nobody else's `open()` comes back.
+#[test]
+fn a_report_that_hangs_is_not_waited_for() {
+    let machine = Machine::new();
+    let path = machine.state().join("reports").join(format!("{ID}.json.gz"));
+    let held = File::options().read(true).write(true).open(path).unwrap();
+    // SAFETY: neither takes a pointer to anything of ours. The signal tells who holds a lease that it is wanted back.
+    let leased = unsafe {
+        libc::signal(libc::SIGIO, libc::SIG_IGN);
+        libc::fcntl(held.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
+    };
+    assert_eq!(leased, 0, "{}", std::io::Error::last_os_error());
+    let began = Instant::now();
+    let answer = machine.ask(&["report", ID]);
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+    assert!(answer.status == Some(1) && answer.out.is_empty(), "{answer:?}");
+    assert!(answer.error.contains("did not answer within 5 s, and reports are on it"), "{answer:?}");
+    let answer = machine.ask(&["report"]);
+    assert!(answer.status == Some(0) && answer.out.contains(ID), "a list opens no report: {answer:?}");
+    drop(held);
+    assert_eq!(machine.ask(&["report", ID]).status, Some(0));
+    let answer = machine.ask(&["report", "mg-1-1"]);
+    assert!(answer.status == Some(1) && answer.error.contains("there is no report mg-1-1"), "{answer:?}");
 }
 
 #[test]
