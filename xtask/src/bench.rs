@@ -85,6 +85,7 @@ fn host(bench: &std::path::Path, memguard: &std::path::Path) -> anyhow::Result<S
     for arguments in [
         &["faults", "--folder", &folder][..],
         &["rename"],
+        &["flood"],
         &["cycles", "--folder", &folder],
         &["rest", "--memguard", &memguard],
     ] {
@@ -155,6 +156,8 @@ impl Table {
                 self.skip(name, why);
             } else if value["pairs"].is_array() {
                 self.lines.extend(pairs(name, &value));
+            } else if name == "flood" {
+                self.lines.push(flood(&value));
             } else if name == "at rest" {
                 self.lines.push(at_rest(&value));
             }
@@ -199,6 +202,20 @@ fn pairs(name: &str, value: &Value) -> Vec<String> {
         lines.push(format!("    of that in the programs themselves (kernel statistics): {}", told.join(", ")));
     }
     lines
+}
+
+fn flood(value: &Value) -> String {
+    let number = |name: &str| value[name].as_u64().unwrap_or_default();
+    let seconds = number("seconds").max(1);
+    format!(
+        "  a flood of records: {} a second tried, {} wake-ups a second; {} snapshots found room beside {} other records while \
+         nobody read, {} while somebody did",
+        number("events") / (2 * seconds),
+        number("wake_ups") / seconds,
+        number("unread_snapshots"),
+        number("unread_headers"),
+        number("snapshots"),
+    )
 }
 
 fn at_rest(value: &Value) -> String {

@@ -7,7 +7,7 @@ use std::{
 
 use memguard_common::{Counters, record::Snapshot};
 
-use super::present::Sums;
+use super::present::{Sums, is_late};
 use crate::{
     cgroup::Tree,
     engine::{ReclaimSample, StallSample, TracerSample, UnitId},
@@ -58,6 +58,9 @@ impl Activity {
             fresh: false,
         });
         seen.fresh = true;
+        if is_late(&seen.counters, &snapshot.counters) {
+            return;
+        }
         self.totals.add(&seen.counters, &snapshot.counters);
         seen.counters = snapshot.counters;
         seen.limit_owner = (snapshot.limit_owner != 0).then_some(snapshot.limit_owner);
@@ -229,6 +232,20 @@ mod tests {
         activity.removed(3);
         activity.snapshot(&snapshot(4, 1));
         assert_eq!(activity.totals.cycles, 19);
+    }
+
+    #[test]
+    fn a_snapshot_that_comes_late_takes_nothing_back() {
+        let mut activity = Activity::default();
+        for cycles in [1000, 1005, 1004, 1010] {
+            activity.snapshot(&snapshot(3, cycles));
+        }
+        assert_eq!(activity.totals.cycles, 1010);
+        assert_eq!(activity.cgroups[&3].counters.cycles, 1010);
+        // A slot that begins anew.
+        activity.snapshot(&snapshot(3, 2));
+        activity.snapshot(&snapshot(3, 3));
+        assert_eq!(activity.totals.cycles, 1013);
     }
 
     #[test]

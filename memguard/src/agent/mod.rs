@@ -148,6 +148,7 @@ impl<A: Actions> Agent<A> {
         let deadline = self.config.duration.map(|duration| tokio::time::Instant::now() + duration);
         // Without a tracer nothing wakes memguard up, so it looks all the time.
         let mut ticking = (ring.is_none() || self.hooks_speak()).then(|| every(self.config.tick));
+        let mut unasked = ring.is_some().then(|| every(self.config.read_every));
         loop {
             tokio::select! {
                 woken = woken(&mut ring) => {
@@ -158,6 +159,12 @@ impl<A: Actions> Agent<A> {
                         continue;
                     }
                     self.wake_ups += 1;
+                    self.drain(ring.as_mut());
+                    if ticking.is_none() && self.activity.any_fresh() {
+                        ticking = Some(every(self.config.tick));
+                    }
+                }
+                () = tick(&mut unasked) => {
                     self.drain(ring.as_mut());
                     if ticking.is_none() && self.activity.any_fresh() {
                         ticking = Some(every(self.config.tick));
@@ -236,8 +243,6 @@ impl<A: Actions> Agent<A> {
                 Record::OomVictim(header) => {
                     tracing::debug!(cgroup = header.cgroup_id, "the kernel's OOM killer chose a victim");
                 }
-                // Found by a walk of the tree when it first reclaims.
-                Record::CgroupMade(_) => {}
                 Record::CgroupRemoved(header) => {
                     self.activity.removed(header.cgroup_id);
                     self.tree.remove(header.cgroup_id);

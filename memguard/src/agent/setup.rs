@@ -32,6 +32,9 @@ pub struct Config {
     pub policy: Policy,
     /// Time between two looks at a cgroup under reclaim.
     pub tick: Duration,
+    /// The ring is read this often without a wake-up too. Most records have none of their own, and a ring that is full
+    /// wakes nobody up: however it came to that, it ends here.
+    pub read_every: Duration,
     /// Time between two reports of refault rates.
     pub report_interval: Duration,
     /// End after this time; run until a signal without it.
@@ -46,6 +49,7 @@ impl Default for Config {
             engine: Settings::default(),
             policy: Policy::default(),
             tick: Duration::from_secs(1),
+            read_every: Duration::from_secs(10),
             report_interval: Duration::from_secs(30),
             duration: None,
             kill_patience: Duration::from_secs(20),

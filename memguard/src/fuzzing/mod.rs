@@ -50,7 +50,7 @@ pub fn ring_record(data: &[u8]) {
             let mut sum = snapshot.counters;
             sum.accumulate(&snapshot.counters);
         }
-        Ok(Record::OomVictim(header) | Record::CgroupMade(header) | Record::CgroupRemoved(header)) => {
+        Ok(Record::OomVictim(header) | Record::CgroupRemoved(header)) => {
             assert_eq!(header.size as usize, data.len());
             assert_eq!((Some(header.at_ns), Some(header.cgroup_id)), (word(8), word(16)));
         }

@@ -260,11 +260,12 @@ impl fmt::Display for Event {
                     Some(tracer) if !tracer.lossless() => write!(
                         f,
                         "; lost: {} records (ring full), {} events of cgroups without a place, {} cycles untimed, {} \
-                         ends, {} records undecodable",
+                         ends of cycles and stalls, {} stalls untimed, {} records undecodable",
                         tracer.ring_full,
                         tracer.cgroups_left_out,
                         tracer.cycles_untimed,
                         tracer.ends_lost,
+                        tracer.stalls_untimed,
                         tracer.undecodable
                     ),
                     Some(_) => f.write_str(", nothing lost"),
