@@ -99,7 +99,7 @@ mod tests {
         let nearly_all = |ids: &mut dyn Iterator<Item = u64>| left_out(ids) * 100 < half as usize;
         // A cgroup has some 30 to 60 files, and a pod is two or three cgroups.
         for stride in 1..=384 {
-            for first in [1000, 3 << 32 | 77] {
+            for first in [1000, (3 << 32) + 77] {
                 let mut ids = (0..half).map(|i| first + stride * i);
                 assert!(nearly_all(&mut ids), "ids {stride} apart from {first} on");
             }
