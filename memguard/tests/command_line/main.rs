@@ -10,3 +10,4 @@ mod fixture;
 mod foreign;
 mod links;
 mod statuses;
+mod terminal;
