@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs::{self, File},
+    os::unix::ffi::OsStrExt as _,
     process::Command,
     time::{Duration, Instant},
 };
@@ -32,7 +34,16 @@ fn every_status_comes_as_it_is_told() {
         (&["replay", "job.mgtrace", "--rule", "all", "--profile", "fast", "--without", "tracer"], 0),
         (&["replay", "nowhere.mgtrace"], 1),
         (&["replay", "no.mgtrace"], 1),
+        (&["replay", "cut.mgtrace"], 1),
+        (&["replay", "idle.mgtrace"], 1),
+        (&["replay", "reworded.mgtrace"], 0),
         (&["replay", "other.mgtrace"], 3),
+        (&["replay", "other.mgtrace", "job.mgtrace", "nowhere.mgtrace"], 1),
+        (&["replay", "job.mgtrace", "--rule", "nope"], 2),
+        (&["replay", "job.mgtrace", "other.mgtrace", "--plot", "x.svg"], 2),
+        (&["replay", "job.mgtrace", "--window", "20", "--hold", "7"], 2),
+        (&["replay", "job.mgtrace", "--config", "/dev/zero"], 1),
+        (&["top", "--config", "memguard.toml"], 2),
         (&["top", "--replay", "nowhere.mgtrace"], 1),
         (&["top", "--replay", "job.mgtrace"], 1),
         (&["status"], 1),
@@ -49,12 +60,15 @@ fn every_status_comes_as_it_is_told() {
         (&["config", "check", "wrong.toml"], 1),
         (&["config", "check", "wrong.toml", "--output", "json"], 1),
         (&["config", "check", "nowhere.toml"], 1),
+        (&["config", "check", "/dev/zero"], 1),
+        (&["report", "--output", "html"], 2),
         (&["config", "reference"], 0),
         (&["completions", "zsh"], 0),
         (&["man"], 0),
         (&["man", "config", "check"], 0),
         (&["man", "walk"], 1),
-        (&["man", "--out", "nowhere"], 1),
+        (&["man", "--out", "man/man8"], 0),
+        (&["man", "--out", "memguard.toml/nowhere"], 1),
         (&[], 2),
         (&["walk"], 2),
         (&["completions", "tcsh"], 2),
@@ -70,6 +84,62 @@ fn every_status_comes_as_it_is_told() {
             assert!(answer.error.contains(word) || answer.out.contains(word), "{arguments:?}");
         }
     }
+}
+
+#[test]
+fn a_replay_tells_another_decision_from_other_words_and_judges_nothing_where_there_is_nothing() {
+    let machine = Machine::new();
+    let out = |file: &str| machine.ask(&["replay", file]).out;
+    assert!(out("job.mgtrace").contains("decides as it did then, to the last bit"));
+    let reworded = out("reworded.mgtrace");
+    assert!(
+        reworded.contains("decides as it did then: the same") && reworded.contains("figures or words"),
+        "{reworded}"
+    );
+    let other = out("other.mgtrace");
+    assert!(other.contains("DECIDES OTHERWISE NOW") && !other.contains("as it did then"), "{other}");
+    for file in ["cut.mgtrace", "idle.mgtrace"] {
+        let answer = machine.ask(&["replay", file, "job.mgtrace"]);
+        assert!(answer.error.contains(file) && answer.error.contains("judge"), "{answer:?}");
+        assert!(!answer.out.contains(file) && answer.out.contains("job.mgtrace"), "{answer:?}");
+    }
+    let answer = machine.ask(&["replay", "reworded.mgtrace", "--output", "json"]);
+    let value: Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!((&value["different"], &value["other_figures"]), (&0.into(), &value["samples"]));
+}
+
+/// `run` starts without them, as it does not look at them.
+#[test]
+fn without_kubernetes_the_doctor_says_of_github_what_run_says() {
+    let machine = Machine::new();
+    fs::write(machine.path("github.toml"), "[github]\ncredentials = \"/nowhere/github\"\n").unwrap();
+    let findings = |kubernetes: &str| {
+        let arguments = ["doctor", "--config", "github.toml", "--output", "json", "--kubernetes", kubernetes];
+        let answer = machine.ask(&arguments);
+        let report: Value = serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+        let all = report["findings"].as_array().unwrap().clone();
+        all.into_iter().filter(|finding| finding["name"] == "github").collect::<Vec<_>>()
+    };
+    let without = findings("off");
+    assert!(without.len() == 1 && without[0]["grade"] == "lesser", "{without:?}");
+    assert!(without[0]["fact"].as_str().unwrap().contains("no effect without Kubernetes"), "{without:?}");
+    assert!(findings("on").iter().any(|finding| finding["grade"] == "bad"), "they are looked at there");
+}
+
+/// Unix allows any name, and JSON only Unicode.
+#[test]
+fn a_name_that_is_no_text_is_told_all_the_same() {
+    let machine = Machine::new();
+    let odd = OsStr::from_bytes(b"c\xff.toml");
+    fs::write(machine.path(odd), "[engine]\nhold_s = 0\n").unwrap();
+    let output = machine.memguard(&["config", "check", "--output", "json"]).arg(odd).output().unwrap();
+    let answer = Answer::of(&output);
+    let value: Value = serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+    assert_eq!((answer.status, &value["file"]), (Some(1), &"c\u{fffd}.toml".into()));
+    let output = machine.memguard(&["doctor", "--output", "json", "--cgroup-root"]).arg(odd).output().unwrap();
+    let answer = Answer::of(&output);
+    let value: Value = serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+    assert_eq!((answer.status, &value["cgroup"]["path"]), (Some(1), &"c\u{fffd}.toml".into()));
 }
 
 #[test]
@@ -254,10 +324,19 @@ fn the_journal_is_read_from_the_disk_and_is_left_as_it_was() {
     let answer = machine.ask(&["incidents"]);
     assert!(answer.status == Some(1) && answer.out.contains("mg-1764000009-1"), "{answer:?}");
     assert!(answer.error.contains("journal.redb"), "{answer:?}");
-    // Where nothing ever was there is nothing to tell.
-    let answer = machine.ask(&["incidents", "--run-dir", "none", "--state-dir", "none"]);
-    assert_eq!((answer.status, answer.out.as_str(), answer.error.as_str()), (Some(0), "no incidents\n", ""));
-    assert!(!machine.path("none").exists());
+    // Where nothing was kept there is nothing to tell, and it is told where that is.
+    fs::create_dir(machine.path("fresh")).unwrap();
+    let answer = machine.ask(&["incidents", "--run-dir", "none", "--state-dir", "fresh"]);
+    assert_eq!((answer.status, answer.error.as_str()), (Some(0), ""));
+    assert_eq!(answer.out, "no incidents in none or fresh\n");
+    let answer = machine.ask(&["report", "--run-dir", "none", "--state-dir", "fresh"]);
+    assert_eq!((answer.status, answer.out.as_str()), (Some(0), "no reports in fresh\n"));
+    // A folder that is named with a mistake is no machine on which all is well.
+    for command in ["incidents", "report"] {
+        let answer = machine.ask(&[command, "--run-dir", "none", "--state-dir", "typo"]);
+        assert!(answer.status == Some(1) && answer.error.contains("there is no folder typo"), "{answer:?}");
+    }
+    assert!(!machine.path("none").exists() && !machine.path("typo").exists());
 }
 
 /// While memguard has it open there are copies of all that matters.
