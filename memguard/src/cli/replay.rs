@@ -95,7 +95,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (mut different, mut unusable) = (false, false);
     for path in &args.files {
         let (recording, replay) = match judge(path, &judges, &args.without) {
-            Ok(judged) => judged,
+            Ok(both) => both,
             // The others can be judged all the same.
             Err(error) => {
                 super::complain(error);
