@@ -288,13 +288,15 @@ pub const fn return_bucket(ns: u64) -> Option<usize> {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Records that found the ring full. Counters are cumulative, so the next record makes up for it.
+    /// Records that found no room in the ring. Counters are cumulative, so the next record makes up for a snapshot that
+    /// was lost, and what is known of a cgroup that is gone goes with the next walk of the tree. Many of them say that
+    /// nobody reads the ring, or not fast enough: cgroups under reclaim are seen late, or not at all.
     pub ring_full: u64,
     /// Events of cgroups that found no place in the map.
     pub cgroups_left_out: u64,
     /// Cycles whose begin found no place in the map: counted, but not timed.
     pub cycles_untimed: u64,
-    /// Cycles that were begun and whose end was never seen.
+    /// Cycles and stalls that were begun and whose end was never seen.
     pub ends_lost: u64,
     /// Stalls whose begin found no place in the map: not timed.
     pub stalls_untimed: u64,

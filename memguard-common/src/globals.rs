@@ -62,6 +62,10 @@ globals! {
     MEMCG_CGROUP,
     /// Offset of `kn` in `struct cgroup`.
     CGROUP_KN,
+    /// Offset of `root` in `struct cgroup`.
+    CGROUP_ROOT,
+    /// Offset of `hierarchy_id` in `struct cgroup_root`.
+    ROOT_HIERARCHY,
     /// Offset of `id` in `struct kernfs_node`.
     KERNFS_ID,
     /// Offset of `cgroups` in `struct task_struct`.

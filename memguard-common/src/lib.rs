@@ -37,18 +37,21 @@ pub mod maps {
     /// Slots of the table of cgroups, a power of two, unless the loader says otherwise. They are preallocated, so that a
     /// hook never allocates while memory is short: 8192 take 3 MiB of kernel memory.
     pub const DEFAULT_SLOTS: u32 = 8192;
-    /// A cgroup's slot is its home or one of the next ones, so many in all. Ids that the kernel counts up fill the
-    /// table without a gap; a cgroup that finds none of its slots free is counted as left out.
+    /// A cgroup's slot is its home or one of the next ones, so many in all. One that finds none of its slots free is
+    /// counted as left out: in a table that is half full, less than one in a hundred.
     pub const PROBES: u32 = 8;
 
-    /// The first slot to look at for a cgroup, to be masked with the number of slots. The kernel counts ids up, so their
-    /// low bits are as good as a hash.
+    /// The first slot to look at for a cgroup, to be masked with the number of slots.
+    ///
+    /// Ids are counted up by the kernel, for each file of a cgroup too, so those of cgroups made alike are a fixed stride
+    /// apart. Neither their low bits nor one multiplication spreads every stride: two do.
     #[inline(always)]
     #[must_use]
     #[expect(clippy::inline_always, reason = "a call between BPF programs costs more than this")]
-    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
     pub const fn home_slot(cgroup_id: u64) -> u32 {
-        (cgroup_id ^ (cgroup_id >> 32)) as u32
+        let hash = cgroup_id.wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let hash = (hash ^ (hash >> 32)).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+        (hash >> 32) as u32
     }
 
     /// Tasks that can be in memcg reclaim at once, node-wide, with their cycle timed.
@@ -93,8 +96,26 @@ mod tests {
     #[test]
     fn half_a_table_takes_nearly_everybody() {
         let half = u64::from(DEFAULT_SLOTS) / 2;
-        assert_eq!(left_out(1000..1000 + half), 0, "ids as the kernel counts them up");
-        assert_eq!(left_out((0..half).map(|i| 5000 + 7 * i)), 0, "with gaps");
-        assert!(left_out(scattered(half)) * 100 < half as usize, "even in no order less than one in a hundred");
+        let nearly_all = |ids: &mut dyn Iterator<Item = u64>| left_out(ids) * 100 < half as usize;
+        // A cgroup has some 30 to 60 files, and a pod is two or three cgroups.
+        for stride in 1..=384 {
+            for first in [1000, 3 << 32 | 77] {
+                let mut ids = (0..half).map(|i| first + stride * i);
+                assert!(nearly_all(&mut ids), "ids {stride} apart from {first} on");
+            }
+        }
+        let mut generations = (0..half).map(|i| (i << 32) + 4711);
+        assert!(nearly_all(&mut generations), "one inode number given again and again");
+        assert!(nearly_all(&mut scattered(half)), "in no order");
+    }
+
+    #[test]
+    fn a_table_with_much_room_takes_everybody() {
+        for (part, most) in [(16, 0), (4, 2)] {
+            for stride in 1..=384 {
+                let ids = (0..u64::from(DEFAULT_SLOTS) / part).map(|i| 1000 + stride * i);
+                assert!(left_out(ids) <= most, "ids {stride} apart, one part in {part}");
+            }
+        }
     }
 }

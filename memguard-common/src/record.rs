@@ -10,10 +10,8 @@ pub enum Kind {
     Snapshot = 1,
     /// The kernel's OOM killer picked a victim in this cgroup.
     OomVictim = 2,
-    /// A cgroup was made.
-    CgroupMade = 3,
-    /// A cgroup was removed.
-    CgroupRemoved = 4,
+    /// A cgroup was removed of which a snapshot had been sent.
+    CgroupRemoved = 3,
 }
 
 impl Kind {
@@ -23,8 +21,7 @@ impl Kind {
         match raw {
             1 => Some(Self::Snapshot),
             2 => Some(Self::OomVictim),
-            3 => Some(Self::CgroupMade),
-            4 => Some(Self::CgroupRemoved),
+            3 => Some(Self::CgroupRemoved),
             _ => None,
         }
     }
@@ -68,6 +65,5 @@ const _: () = {
 pub enum Record {
     Snapshot(Snapshot),
     OomVictim(RecordHeader),
-    CgroupMade(RecordHeader),
     CgroupRemoved(RecordHeader),
 }

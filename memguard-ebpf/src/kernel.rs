@@ -4,9 +4,9 @@ use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 use memguard_common::globals::ABSENT;
 
 use crate::globals::{
-    CGROUP_KN, CSS_SET_DFL_CGRP, FILE_INODE, FILE_RA_PAGES, FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, INODE_NUMBER,
-    INODE_SB, KERNFS_ID, MAPPING_HOST, MEMCG_CGROUP, PG_HEAD, PG_SWAPBACKED, SB_DEV, TASK_CGROUPS, VM_FAULT_FLAGS,
-    VM_FAULT_PGOFF, VM_FAULT_VMA, VMA_FILE, VMA_FLAGS,
+    CGROUP_KN, CGROUP_ROOT, CSS_SET_DFL_CGRP, FILE_INODE, FILE_RA_PAGES, FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES,
+    INODE_NUMBER, INODE_SB, KERNFS_ID, MAPPING_HOST, MEMCG_CGROUP, PG_HEAD, PG_SWAPBACKED, ROOT_HIERARCHY, SB_DEV,
+    TASK_CGROUPS, VM_FAULT_FLAGS, VM_FAULT_PGOFF, VM_FAULT_VMA, VMA_FILE, VMA_FLAGS,
 };
 
 /// `VM_EXEC` of include/linux/mm.h: a macro, so not in BTF; the same value on every architecture and kernel since 1.0.
@@ -146,6 +146,16 @@ pub unsafe fn cgroup_id<M: Memory>(cgroup: *const u8) -> u64 {
     }
     let kn = unsafe { pointer::<M>(cgroup, &CGROUP_KN) };
     if kn.is_null() { 0 } else { unsafe { M::read::<u64>(kn, &KERNFS_ID) } }
+}
+
+/// Whether a cgroup is one of v2: `cgrp->root->hierarchy_id` is 0. Those of v1 are counted from 1.
+#[inline(always)]
+pub unsafe fn is_v2<M: Memory>(cgroup: *const u8) -> bool {
+    if cgroup.is_null() {
+        return false;
+    }
+    let root = unsafe { pointer::<M>(cgroup, &CGROUP_ROOT) };
+    !root.is_null() && unsafe { M::read::<u32>(root, &ROOT_HIERARCHY) } == 0
 }
 
 /// `memcg->css.cgroup->kn->id`.

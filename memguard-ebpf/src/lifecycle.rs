@@ -1,31 +1,33 @@
-//! Cgroups that come and go.
+//! Cgroups that are removed.
 
-use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
 use memguard_common::Kind;
 
 use crate::{
-    kernel::{Typed, cgroup_id},
+    kernel::{Typed, cgroup_id, is_v2},
     maps::release,
-    oom::send,
+    ring::{Wake, send},
 };
 
-/// `cgroup_mkdir(struct cgroup *, const char *path)`. Nobody has to hurry for it: the record waits for the next
-/// wake-up.
-#[btf_tracepoint(function = "cgroup_mkdir")]
-pub fn cgroup_made(ctx: BtfTracePointContext) -> i32 {
-    let id = unsafe { cgroup_id::<Typed>(ctx.arg(0)) };
-    debug!(&ctx, "cgroup {} was made", id);
-    send(Kind::CgroupMade, id, u64::from(BPF_RB_NO_WAKEUP));
-    0
-}
-
 /// `cgroup_rmdir(struct cgroup *, const char *path)`: makes room in the table.
+///
+/// The tracepoint is that of cgroup v1 too, whose folders have ids of their own: any of them may be that of another
+/// cgroup, which lives, in v2.
+///
+/// A job that may make cgroups can remove as many as it likes. User space hears of those only that it knows of, because a
+/// snapshot was sent: each has cost the job a process and a reclaim cycle, which is more work than to read of it. Nobody
+/// has to hurry for it.
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_removed(ctx: BtfTracePointContext) -> i32 {
-    let id = unsafe { cgroup_id::<Typed>(ctx.arg(0)) };
+    let cgroup = ctx.arg(0);
+    if !unsafe { is_v2::<Typed>(cgroup) } {
+        return 0;
+    }
+    let id = unsafe { cgroup_id::<Typed>(cgroup) };
     debug!(&ctx, "cgroup {} was removed", id);
-    release(id);
-    send(Kind::CgroupRemoved, id, u64::from(BPF_RB_NO_WAKEUP));
+    if release(id) {
+        send(Kind::CgroupRemoved, id, Wake::Never);
+    }
     0
 }

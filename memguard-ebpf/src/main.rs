@@ -17,6 +17,7 @@ mod maps;
 mod oom;
 mod reclaim;
 mod refault;
+mod ring;
 mod span;
 mod stall;
 

@@ -53,8 +53,8 @@ pub fn lose(member: impl FnOnce(*mut Losses) -> *mut u64) {
 }
 
 #[inline(always)]
-fn slot(cgroup_id: u64, probe: u32) -> Option<*mut CgroupEntry> {
-    CGROUPS.get_ptr_mut(home_slot(cgroup_id).wrapping_add(probe) & SLOT_MASK.load())
+fn slot(home: u32, probe: u32) -> Option<*mut CgroupEntry> {
+    CGROUPS.get_ptr_mut(home.wrapping_add(probe) & SLOT_MASK.load())
 }
 
 #[inline(always)]
@@ -65,7 +65,7 @@ unsafe fn owner(entry: *mut CgroupEntry) -> u64 {
 /// The slot of a cgroup, taken if it has none yet.
 #[inline(always)]
 pub fn entry(cgroup_id: u64) -> Option<*mut CgroupEntry> {
-    match slot(cgroup_id, 0) {
+    match slot(home_slot(cgroup_id), 0) {
         Some(home) if unsafe { owner(home) } == cgroup_id && cgroup_id != 0 => Some(home),
         _ => {
             let found = entry_elsewhere(cgroup_id);
@@ -83,8 +83,9 @@ fn entry_elsewhere(cgroup_id: u64) -> *mut CgroupEntry {
     }
     // All of the probes were looked at before a free slot is taken: slots that were given back leave holes. Another CPU
     // that is here for the same cgroup goes for the same slot first, and the exchange tells the two.
+    let home = home_slot(cgroup_id);
     for probe in 0..PROBES {
-        let Some(entry) = slot(cgroup_id, probe) else { continue };
+        let Some(entry) = slot(home, probe) else { continue };
         let before = unsafe { atomic::compare_and_swap(&raw mut (*entry).cgroup_id, 0, cgroup_id) };
         if before == 0 || before == cgroup_id {
             return entry;
@@ -98,8 +99,9 @@ fn entry_elsewhere(cgroup_id: u64) -> *mut CgroupEntry {
 #[inline(always)]
 pub fn find(cgroup_id: u64) -> *mut CgroupEntry {
     if cgroup_id != 0 {
+        let home = home_slot(cgroup_id);
         for probe in 0..PROBES {
-            if let Some(entry) = slot(cgroup_id, probe)
+            if let Some(entry) = slot(home, probe)
                 && unsafe { owner(entry) } == cgroup_id
             {
                 return entry;
@@ -109,17 +111,20 @@ pub fn find(cgroup_id: u64) -> *mut CgroupEntry {
     core::ptr::null_mut()
 }
 
-/// Gives the slot of a cgroup back. It is removed, so no task is in it any more and nobody counts meanwhile.
+/// Gives the slot of a cgroup back, and says whether user space knows of the cgroup. It is removed, so no task is in it any
+/// more and nobody counts meanwhile.
 #[inline(always)]
-pub fn release(cgroup_id: u64) {
+pub fn release(cgroup_id: u64) -> bool {
     let entry = find(cgroup_id);
     if entry.is_null() {
-        return;
+        return false;
     }
+    let known = unsafe { (&raw const (*entry).snapshot_sent_ns).read_volatile() } != 0;
     let words = entry.cast::<u64>();
     // The owner is the first word, and goes last.
     for word in 1..size_of::<CgroupEntry>() / size_of::<u64>() {
         unsafe { words.add(word).write_volatile(0) };
     }
     unsafe { atomic::swap(words, 0) };
+    known
 }

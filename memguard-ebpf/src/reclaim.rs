@@ -1,7 +1,7 @@
 //! Memcg reclaim: cycles, what they freed, how long they took, and whose limit they were for.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::BPF_ANY,
     helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_tracepoint, fentry, kprobe},
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
@@ -15,9 +15,10 @@ use memguard_common::{
 
 use crate::{
     atomic,
-    globals::{SNAPSHOT_INTERVAL_NS, WAKE_INTERVAL_NS},
+    globals::SNAPSHOT_INTERVAL_NS,
     kernel::{Memory, Probed, Typed, memcg_id},
-    maps::{CYCLE_STARTS, LAST_WAKE, RING, entry, find, lose},
+    maps::{CYCLE_STARTS, RING, entry, find, lose},
+    ring::wake_flag,
     span::Span,
 };
 
@@ -45,6 +46,7 @@ pub fn reclaim_begin(ctx: BtfTracePointContext) -> i32 {
         // skips a program that is entered again on a CPU where it has not finished. Take the begin back, or the cgroup
         // would seem to be in reclaim for ever.
         let stale_id = unsafe { (*stale).cgroup_id };
+        let _ = CYCLE_STARTS.remove(thread);
         let stale_entry = find(stale_id);
         if !stale_entry.is_null() {
             unsafe { span(stale_entry).forget() };
@@ -107,8 +109,9 @@ pub fn reclaim_end(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 unsafe fn hand_over(cgroup_id: u64, entry: *mut CgroupEntry, now: u64) {
     unsafe {
-        let sent = (*entry).snapshot_sent_ns;
-        if now.wrapping_sub(sent) < SNAPSHOT_INTERVAL_NS.load()
+        let sent = (&raw const (*entry).snapshot_sent_ns).read_volatile();
+        // Another CPU may have read its clock later and been here first: then `sent` is past `now`, and not long ago.
+        if now.saturating_sub(sent) < SNAPSHOT_INTERVAL_NS.load()
             || atomic::compare_and_swap(&raw mut (*entry).snapshot_sent_ns, sent, now) != sent
         {
             return;
@@ -138,21 +141,6 @@ unsafe fn copy_counters(from: *const Counters, to: *mut Counters) {
     for word in 0..size_of::<Counters>() / size_of::<u64>() {
         unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
     }
-}
-
-/// Whether this record may wake user space: at most one does in each [`WAKE_INTERVAL_NS`], for the whole node.
-#[inline(always)]
-unsafe fn wake_flag(now: u64) -> u64 {
-    if let Some(last) = LAST_WAKE.get_ptr_mut(0) {
-        unsafe {
-            let woken = *last;
-            if now.wrapping_sub(woken) >= WAKE_INTERVAL_NS.load() && atomic::compare_and_swap(last, woken, now) == woken
-            {
-                return u64::from(BPF_RB_FORCE_WAKEUP);
-            }
-        }
-    }
-    u64::from(BPF_RB_NO_WAKEUP)
 }
 
 /// Remembers whose limit the cycle that now begins is for.

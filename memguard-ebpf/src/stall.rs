@@ -28,15 +28,31 @@ unsafe fn span(entry: *mut CgroupEntry) -> Span {
     }
 }
 
+/// No stall within a stall begins so long after the outermost did, in ns. If one seems to, the end of the outermost was
+/// never seen: the kernel skips a program that is entered again on a CPU where it has not finished, and a thread may have
+/// been given the id of one that is gone.
+const STALE_NS: u64 = 60_000_000_000;
+
 #[inline(always)]
 fn enter() {
     let thread = bpf_get_current_pid_tgid() as u32;
+    let now = unsafe { bpf_ktime_get_ns() };
     if let Some(start) = STALL_STARTS.get_ptr_mut(thread) {
-        unsafe { (*start).depth += 1 };
-        return;
+        let StallStart { at_ns, cgroup_id, .. } = unsafe { *start };
+        if now.saturating_sub(at_ns) < STALE_NS {
+            unsafe { (*start).depth += 1 };
+            return;
+        }
+        // Take it back, or the cgroup would seem to be stalled for ever, and no stall of this thread would be timed any
+        // more.
+        let _ = STALL_STARTS.remove(thread);
+        let stale_entry = find(cgroup_id);
+        if !stale_entry.is_null() {
+            unsafe { span(stale_entry).forget() };
+        }
+        lose(|losses| unsafe { &raw mut (*losses).ends_lost });
     }
     let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    let now = unsafe { bpf_ktime_get_ns() };
     let Some(entry) = entry(cgroup_id) else { return };
     let start = StallStart { at_ns: now, cgroup_id, depth: 1 };
     if STALL_STARTS.insert(thread, start, u64::from(BPF_ANY)).is_err() {
@@ -49,7 +65,8 @@ fn enter() {
 #[inline(always)]
 fn leave() {
     let thread = bpf_get_current_pid_tgid() as u32;
-    // A stall that began before this program was attached has no start.
+    // A stall that began before the other program was attached has no start. This one is attached first, so that there is
+    // no start without an end.
     let Some(start) = STALL_STARTS.get_ptr_mut(thread) else { return };
     let StallStart { at_ns, cgroup_id, depth } = unsafe { *start };
     if depth > 1 {

@@ -61,8 +61,9 @@ fn engine() -> anyhow::Result<()> {
 fn hooks(kernel: &str, no_vm: bool, no_host: bool, accel: accel::Choice) -> anyhow::Result<()> {
     let line = kernels::line(kernel)?;
     setup::ensure(setup::Part::Building)?;
-    let bench = build::bench()?;
-    let memguard = build::memguard(Profile::Release)?;
+    let taken = lab::programs::Programs::new()?;
+    let bench = taken.take(&build::bench()?)?;
+    let memguard = taken.take(&build::memguard(Profile::Release)?)?;
     if !no_host {
         println!("{}", host(&bench, &memguard)?);
     }
@@ -84,6 +85,7 @@ fn host(bench: &std::path::Path, memguard: &std::path::Path) -> anyhow::Result<S
     for arguments in [
         &["faults", "--folder", &folder][..],
         &["rename"],
+        &["flood"],
         &["cycles", "--folder", &folder],
         &["rest", "--memguard", &memguard],
     ] {
@@ -104,7 +106,8 @@ fn vm(
     line: &'static kernels::Line,
     choice: accel::Choice,
 ) -> anyhow::Result<String> {
-    let guest = build::guest()?;
+    let taken = lab::programs::Programs::new()?;
+    let guest = taken.take(&build::guest()?)?;
     let kernel = kernels::ensure(line)?;
     let accel = accel::choose(choice, &kernel, &guest)?;
     let mut table = Table::new(&format!("VM, Linux {}, {accel}", kernel.release));
@@ -153,6 +156,8 @@ impl Table {
                 self.skip(name, why);
             } else if value["pairs"].is_array() {
                 self.lines.extend(pairs(name, &value));
+            } else if name == "flood" {
+                self.lines.push(flood(&value));
             } else if name == "at rest" {
                 self.lines.push(at_rest(&value));
             }
@@ -197,6 +202,20 @@ fn pairs(name: &str, value: &Value) -> Vec<String> {
         lines.push(format!("    of that in the programs themselves (kernel statistics): {}", told.join(", ")));
     }
     lines
+}
+
+fn flood(value: &Value) -> String {
+    let number = |name: &str| value[name].as_u64().unwrap_or_default();
+    let seconds = number("seconds").max(1);
+    format!(
+        "  a flood of records: {} a second tried, {} wake-ups a second; {} snapshots found room beside {} other records while \
+         nobody read, {} while somebody did",
+        number("events") / (2 * seconds),
+        number("wake_ups") / seconds,
+        number("unread_snapshots"),
+        number("unread_headers"),
+        number("snapshots"),
+    )
 }
 
 fn at_rest(value: &Value) -> String {

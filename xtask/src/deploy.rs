@@ -58,6 +58,8 @@ struct Rendered {
     /// By template.
     texts: BTreeMap<String, String>,
     objects: Vec<Value>,
+    /// What Helm says after it installed it.
+    notes: String,
 }
 
 /// Values that the schema has to refuse, and what the message has to name.
@@ -122,6 +124,15 @@ fn gather() -> anyhow::Result<(Made, Vec<String>)> {
             _ => problems.push(format!("values with a wrong {name} are not refused")),
         }
     }
+    for (name, rendered) in &answer.cases {
+        let warned = rendered.notes.contains("WARNING");
+        if warned != HALF_SET.iter().any(|(half, _)| half == name) {
+            problems.push(format!(
+                "{name}: the notes {} of credentials that nothing uses",
+                if warned { "warn" } else { "do not warn" }
+            ));
+        }
+    }
     let memguard = memguard()?;
     for (name, rendered) in &answer.cases {
         problems.extend(beside_memguard(&memguard, rendered)?.into_iter().map(|problem| format!("{name}: {problem}")));
@@ -155,9 +166,17 @@ fn of_daemon_set(objects: &[Value]) -> Option<Value> {
     objects.iter().find(|object| object["kind"] == "DaemonSet").map(|set| set["spec"]["template"].clone())
 }
 
-/// The chart with its defaults, and with each example.
+/// Values that bring credentials for GitHub to memguard, and a configuration that does not use them.
+const HALF_SET: [(&str, &str); 3] = [
+    ("a Secret and no [github]", "github: {existingSecret: s}"),
+    ("a Secret and a [github] in a comment", "github: {existingSecret: s}\nconfig: '# [github]'"),
+    ("ARC's Secrets and no [github]", "github: {arcSecrets: [{namespace: a, names: [s]}]}"),
+];
+
+/// The chart with its defaults, with each example, and half set.
 fn cases() -> anyhow::Result<Vec<Value>> {
     let mut cases = vec![json!({"name": DEFAULTS, "values": {}})];
+    cases.extend(HALF_SET.map(|(name, values)| json!({"name": name, "yaml": values})));
     let folder = paths::root().join("deploy/examples");
     let mut examples: Vec<PathBuf> = fs::read_dir(&folder)
         .with_context(|| format!("can't read {}", folder.display()))?
@@ -270,7 +289,7 @@ mod tests {
     #[test]
     fn a_template_without_a_place_is_noticed() {
         let texts = ORDER.iter().map(|name| ((*name).to_owned(), "kind: X\n".to_owned()));
-        let mut rendered = Rendered { texts: texts.collect(), objects: Vec::new() };
+        let mut rendered = Rendered { texts: texts.collect(), objects: Vec::new(), notes: String::new() };
         assert_eq!(manifests(&rendered).unwrap().matches("---\nkind: X\n").count(), ORDER.len());
         rendered.texts.insert("secret.yaml".to_owned(), "kind: Secret".to_owned());
         assert!(manifests(&rendered).unwrap_err().to_string().contains("secret.yaml"));

@@ -141,19 +141,16 @@ impl Fuzzer {
             .join(format!("{}.log", self.binary.file_name().unwrap_or_default().to_string_lossy()));
         let _step = ui::step(format!("fuzzing {} for {seconds} s", self.binary.display()));
         let file = fs::File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
-        let status = self
-            .command()
+        let mut command = self.command();
+        command
             .arg(format!("-max_total_time={seconds}"))
             .arg("-print_final_stats=1")
             .args([&self.found, &self.corpus])
-            .stderr(file)
-            .status()
-            .with_context(|| format!("can't start {}", self.binary.display()))?;
-        let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+            .stderr(file);
+        let ran = process::run(&mut command);
         ui::check_interrupt()?;
-        if !status.success() {
-            bail!("{} (all of it in {})", finding(&said), log.display());
-        }
+        let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+        ran.with_context(|| format!("{} (all of it in {})", finding(&said), log.display()))?;
         Ok(statistics(&said))
     }
 

@@ -15,11 +15,14 @@ pub(crate) fn clippy() -> anyhow::Result<()> {
     process::run(&mut command)
 }
 
-/// Licences, sources and bans. The advisories need a database from the network, so they are left to `cargo deny check`.
-pub(crate) fn deny() -> anyhow::Result<()> {
+/// What is not checked without cargo-deny, and the remedy.
+pub(crate) const NOT_CHECKED: &str = "licences, sources and bans of dependencies were not checked: cargo-deny is not there (cargo install cargo-deny --locked)";
+
+/// Licences, sources and bans; false if there is nothing to check them with. The advisories need a database from the
+/// network, so they are left to `cargo deny check`.
+pub(crate) fn deny() -> anyhow::Result<bool> {
     if process::find("cargo-deny").is_none() {
-        ui::say("cargo-deny is not there, so licences are not checked (cargo install cargo-deny --locked)");
-        return Ok(());
+        return Ok(false);
     }
     let _step = ui::step("licences, sources, bans");
     process::run(process::cargo().args([
@@ -30,11 +33,15 @@ pub(crate) fn deny() -> anyhow::Result<()> {
         "licenses",
         "bans",
         "sources",
-    ]))
+    ]))?;
+    Ok(true)
 }
 
 pub(crate) fn run() -> anyhow::Result<()> {
     format()?;
     clippy()?;
-    deny()
+    if !deny()? {
+        println!("{NOT_CHECKED}");
+    }
+    Ok(())
 }

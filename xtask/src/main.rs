@@ -3,6 +3,7 @@
 mod arch;
 mod bench;
 mod build;
+mod cache;
 mod deploy;
 #[cfg(test)]
 mod documents;

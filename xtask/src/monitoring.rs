@@ -76,7 +76,7 @@ fn pages(prometheus: &Prometheus, monitored: &Monitored) -> anyhow::Result<()> {
         let page = target.page()?;
         let mut command: Command = prometheus.command("promtool")?;
         command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context("can't start promtool")?;
+        let mut child = process::spawn(&mut command)?;
         child.stdin.take().context("promtool has no standard input")?.write_all(page.as_bytes())?;
         let output = child.wait_with_output()?;
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

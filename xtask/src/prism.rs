@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{paths, process, ui};
+use crate::{cache, paths, process, ui};
 
 /// The description's version is that of GitHub's API at the time; Prism's is the last one for Node 18 and 20.
 const PACKAGES: [&str; 2] = ["@octokit/openapi@23.0.2", "@stoplight/prism-cli@5.14.2"];
@@ -32,7 +32,11 @@ fn folder() -> anyhow::Result<PathBuf> {
 /// Both, if they are there.
 pub(crate) fn cached() -> anyhow::Result<Option<PathBuf>> {
     let folder = folder()?;
-    Ok(description_in(&folder).is_file().then_some(folder))
+    Ok(is_whole(&folder).then_some(folder))
+}
+
+fn is_whole(folder: &Path) -> bool {
+    description_in(folder).is_file()
 }
 
 fn description_in(folder: &Path) -> PathBuf {
@@ -41,39 +45,31 @@ fn description_in(folder: &Path) -> PathBuf {
 
 /// Fetches both with npm, and keeps of the description what memguard uses.
 pub(crate) fn install() -> anyhow::Result<()> {
-    let folder = folder()?;
-    let parent = folder.parent().context("a cache without a folder")?;
-    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
-    paths::check_room(parent, ROOM_MIB, "GitHub's description")?;
-    // Next to its place, and put there when it is whole.
-    let work = tempfile::Builder::new().prefix(".github-").tempdir_in(parent)?;
+    cache::fill(&folder()?, is_whole, |work| fetch(work).map(|()| work.to_owned()))
+}
+
+fn fetch(work: &Path) -> anyhow::Result<()> {
+    paths::check_room(work, ROOM_MIB, "GitHub's description")?;
     ui::say(format!("npm install {}", PACKAGES.join(" ")));
     let mut npm = Command::new("npm");
     npm.arg("install")
         .args(["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel", "error"])
         .arg("--prefix")
-        .arg(work.path())
+        .arg(work)
         .arg("--cache")
-        .arg(work.path().join(".npm"))
+        .arg(work.join(".npm"))
         .args(PACKAGES);
     process::output_within(&mut npm, NPM_PATIENCE)?;
-    let octokit = work.path().join("node_modules/@octokit");
+    let octokit = work.join("node_modules/@octokit");
     let whole = octokit.join("openapi/generated/api.github.com.json");
     let text = fs::read(&whole).with_context(|| format!("can't read {}", whole.display()))?;
     let whole = serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", whole.display()))?;
-    fs::write(description_in(work.path()), description::cut(&whole)?.to_string())?;
+    fs::write(description_in(work), description::cut(&whole)?.to_string())?;
     // What is not needed any more is most of it.
-    for rest in [octokit, work.path().join(".npm")] {
+    for rest in [octokit, work.join(".npm")] {
         fs::remove_dir_all(&rest).with_context(|| format!("can't remove {}", rest.display()))?;
     }
-    let work = work.keep();
-    fs::rename(&work, &folder)
-        .or_else(|error| {
-            fs::remove_dir_all(&work)?;
-            // Another run of xtask was as far a moment earlier.
-            if description_in(&folder).is_file() { Ok(()) } else { Err(error) }
-        })
-        .with_context(|| format!("can't put {} in its place", folder.display()))
+    Ok(())
 }
 
 /// Sends memguard's requests to it.
@@ -116,7 +112,7 @@ impl Prism {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
-        let child = command.spawn().with_context(|| format!("can't start `{}`", process::shown(&command)))?;
+        let child = process::spawn(&mut command)?;
         let mut prism = Self { child, url: format!("http://127.0.0.1:{port}"), log };
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {

@@ -1,7 +1,12 @@
 //! `cargo xtask test`: everything that has to hold before a change lands.
 
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsStr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use anyhow::Context as _;
 use memguard_lab::MemguardMode;
 
 use crate::{
@@ -34,22 +39,35 @@ pub(crate) struct Args {
     accel: accel::Choice,
 }
 
-/// Times of the parts, for the end.
+/// Times of the parts, and what was not looked at, for the end.
 #[derive(Default)]
-struct Parts(Vec<(&'static str, Duration)>);
+struct Parts {
+    times: Vec<(&'static str, Duration)>,
+    left_out: Vec<&'static str>,
+}
 
 impl Parts {
     fn time(&mut self, name: &'static str, part: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
         let began = Instant::now();
         let result = part();
-        self.0.push((name, began.elapsed()));
+        self.times.push((name, began.elapsed()));
         result?;
         ui::check_interrupt()
     }
 
+    /// Of a run in which nothing failed.
+    fn summary(&self) -> String {
+        let mut text = "all tests passed".to_owned();
+        for what in &self.left_out {
+            text.push_str(", but ");
+            text.push_str(what);
+        }
+        text
+    }
+
     fn tell(&self) {
         println!("\ntook");
-        for (name, time) in &self.0 {
+        for (name, time) in &self.times {
             println!("  {:5} s  {name}", time.as_secs());
         }
     }
@@ -60,14 +78,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let result = all(args, &mut parts);
     parts.tell();
     if result.is_ok() {
-        println!("all tests passed");
+        println!("{}", parts.summary());
     }
     result
 }
 
 fn all(args: &Args, parts: &mut Parts) -> anyhow::Result<()> {
+    if args.kube {
+        has_kubernetes_api(std::env::var_os("KUBEBUILDER_ASSETS").as_deref())?;
+    }
     parts.time("format", lint::format)?;
-    parts.time("lints", || lint::clippy().and_then(|()| lint::deny()))?;
+    parts.time("lints", lint::clippy)?;
+    let mut checked = true;
+    parts.time("licences, sources, bans", || {
+        checked = lint::deny()?;
+        Ok(())
+    })?;
+    parts.left_out.extend((!checked).then_some(lint::NOT_CHECKED));
     parts.time("unit tests", unit_tests)?;
     parts.time("setup: GitHub's own description", || setup::ensure(Part::Description))?;
     parts.time("GitHub's own description", prism::test)?;
@@ -109,7 +136,22 @@ fn unit_tests() -> anyhow::Result<()> {
     process::run(command.env_remove("MEMGUARD_EBPF_OBJECT").env_remove("KUBEBUILDER_ASSETS"))
 }
 
-/// Says so itself if there is no server to be had.
+/// Asked beforehand, because the test by itself only says that it is skipped.
+fn has_kubernetes_api(assets: Option<&OsStr>) -> anyhow::Result<()> {
+    let assets = assets.filter(|assets| !assets.is_empty()).context(
+        "--kube needs KUBEBUILDER_ASSETS, the folder with kube-apiserver and etcd: docs/testing-kubernetes.md says how to get them",
+    )?;
+    for program in ["kube-apiserver", "etcd"] {
+        let path = Path::new(assets).join(program);
+        anyhow::ensure!(
+            path.is_file(),
+            "KUBEBUILDER_ASSETS is {}, and there is no {program}",
+            Path::new(assets).display()
+        );
+    }
+    Ok(())
+}
+
 fn kubernetes_api() -> anyhow::Result<()> {
     let _step = ui::step("Kubernetes API");
     process::run(process::cargo().args(["test", "--quiet", "--package", "memguard", "--test", "kube_api"]))
@@ -151,4 +193,30 @@ fn arm64() -> anyhow::Result<()> {
     let outcomes =
         lab::run_all(planned, &Options { accel: accel::Choice::Tcg, arch: Arch::Arm64, ..Options::default() })?;
     lab::report(&outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_says_what_was_not_looked_at() {
+        let mut parts = Parts::default();
+        assert_eq!(parts.summary(), "all tests passed");
+        parts.left_out.push(lint::NOT_CHECKED);
+        assert!(parts.summary().contains("were not checked"), "{}", parts.summary());
+    }
+
+    #[test]
+    fn the_kubernetes_api_is_not_skipped_when_it_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = |assets: Option<&OsStr>| has_kubernetes_api(assets).map_err(|error| error.to_string());
+        for none in [None, Some(OsStr::new(""))] {
+            assert!(asked(none).unwrap_err().contains("KUBEBUILDER_ASSETS"));
+        }
+        std::fs::write(dir.path().join("etcd"), "").unwrap();
+        assert!(asked(Some(dir.path().as_os_str())).unwrap_err().contains("kube-apiserver"));
+        std::fs::write(dir.path().join("kube-apiserver"), "").unwrap();
+        asked(Some(dir.path().as_os_str())).unwrap();
+    }
 }

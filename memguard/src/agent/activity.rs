@@ -7,7 +7,7 @@ use std::{
 
 use memguard_common::{Counters, record::Snapshot};
 
-use super::present::Sums;
+use super::present::{Sums, is_late};
 use crate::{
     cgroup::Tree,
     engine::{ReclaimSample, StallSample, TracerSample, UnitId},
@@ -58,6 +58,9 @@ impl Activity {
             fresh: false,
         });
         seen.fresh = true;
+        if is_late(&seen.counters, &snapshot.counters) {
+            return;
+        }
         self.totals.add(&seen.counters, &snapshot.counters);
         seen.counters = snapshot.counters;
         seen.limit_owner = (snapshot.limit_owner != 0).then_some(snapshot.limit_owner);
@@ -111,7 +114,7 @@ impl Activity {
         self.cgroups.values().any(|seen| seen.lineage.is_empty() && seen.fresh)
     }
 
-    /// Drops cgroups that exist no more, for when their removal can't be hooked.
+    /// Drops cgroups that exist no more, for when their removal can't be hooked, or was not told.
     pub(super) fn keep_only(&mut self, exists: impl Fn(u64) -> bool) {
         let gone: Vec<u64> = self.cgroups.keys().copied().filter(|id| !exists(*id)).collect();
         for cgroup in gone {
@@ -121,6 +124,8 @@ impl Activity {
             }
             self.let_go.insert(cgroup);
         }
+        // After the above, which may have added to one that is gone as well.
+        self.retired.retain(|unit, _| exists(unit.0));
     }
 
     /// The counters of each of `units`, summed over its subtree.
@@ -203,10 +208,11 @@ mod tests {
         activity.snapshot(&snapshot(id(&one), 6));
         activity.removed(id(&one));
         assert_eq!(activity.sums(&units)[&unit].cycles, 13, "what is gone still counts");
-        activity.keep_only(|_| false);
+        activity.keep_only(|kept| kept == unit.0);
         assert_eq!(activity.sums(&units)[&unit].cycles, 13);
-        activity.forget_unit(unit);
-        assert!(activity.sums(&units).is_empty());
+        assert_eq!(activity.retired.keys().copied().collect::<Vec<_>>(), [unit], "not for the root, which is gone too");
+        activity.keep_only(|_| false);
+        assert!(activity.retired.is_empty(), "without any record that it was removed");
     }
 
     #[test]
@@ -226,6 +232,20 @@ mod tests {
         activity.removed(3);
         activity.snapshot(&snapshot(4, 1));
         assert_eq!(activity.totals.cycles, 19);
+    }
+
+    #[test]
+    fn a_snapshot_that_comes_late_takes_nothing_back() {
+        let mut activity = Activity::default();
+        for cycles in [1000, 1005, 1004, 1010] {
+            activity.snapshot(&snapshot(3, cycles));
+        }
+        assert_eq!(activity.totals.cycles, 1010);
+        assert_eq!(activity.cgroups[&3].counters.cycles, 1010);
+        // A slot that begins anew.
+        activity.snapshot(&snapshot(3, 2));
+        activity.snapshot(&snapshot(3, 3));
+        assert_eq!(activity.totals.cycles, 1013);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! again, and sleeps.
 
 mod activity;
+mod chain;
+mod ending;
 mod poll;
 mod present;
 mod reload;
@@ -11,6 +13,7 @@ mod states;
 mod status;
 mod takeover;
 mod unit;
+mod walk;
 mod whose;
 
 use std::{
@@ -22,11 +25,20 @@ use std::{
 use memguard_common::Record;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinSet,
     time::{Interval, MissedTickBehavior, interval_at},
 };
 
-use self::{activity::Activity, poll::Poller, respond::Outcome, unit::Unit};
+use self::{
+    activity::Activity,
+    chain::{Hanging, deepest_first},
+    poll::Poller,
+    respond::Outcome,
+    status::Lately,
+    takeover::TakenOver,
+    unit::Unit,
+};
 pub use self::{
     reload::{InForce, Reload},
     setup::Config,
@@ -50,12 +62,10 @@ use crate::{
 
 /// A cgroup that has not reclaimed for this long is let go.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
-/// Cgroups watched at once; each holds some nine open files.
+/// Cgroups watched at once; each holds eleven open files.
 const MOST_UNITS: usize = 1024;
 /// Refault reports at one time: those with the highest rates.
 const MOST_REPORTS: usize = 16;
-/// The tree is walked at most this often for cgroups that are not in it.
-const WALK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the end waits for answers of Kubernetes and GitHub that are under way.
 const REMOTE_PATIENCE: Duration = Duration::from_secs(4);
@@ -89,6 +99,11 @@ pub struct Agent<A> {
     engine: Engine,
     units: HashMap<UnitId, Unit>,
     actions_under_way: JoinSet<Outcome>,
+    taken_over: JoinSet<TakenOver>,
+    /// Cgroups whose end is waited for.
+    under_way: HashSet<u64>,
+    /// Nothing is waited for any more.
+    ending: watch::Sender<bool>,
     ledger: Ledger,
     journal: Journal,
     remote: Option<Remote>,
@@ -97,6 +112,9 @@ pub struct Agent<A> {
     suspects: Suspects,
     began: Instant,
     last_walk: Option<Duration>,
+    /// How long it took.
+    walk_took: Duration,
+    lately: Lately,
     last_report: Duration,
     records: u64,
     wake_ups: u64,
@@ -130,16 +148,23 @@ impl<A: Actions> Agent<A> {
         let deadline = self.config.duration.map(|duration| tokio::time::Instant::now() + duration);
         // Without a tracer nothing wakes memguard up, so it looks all the time.
         let mut ticking = (ring.is_none() || self.hooks_speak()).then(|| every(self.config.tick));
+        let mut unasked = ring.is_some().then(|| every(self.config.read_every));
         loop {
             tokio::select! {
                 woken = woken(&mut ring) => {
                     if let Err(error) = woken {
-                        tracing::error!(%error, "the ring buffer can't be waited for any more; looking every second instead");
                         ring = None;
+                        self.without_ring(&error);
                         ticking = Some(every(self.config.tick));
                         continue;
                     }
                     self.wake_ups += 1;
+                    self.drain(ring.as_mut());
+                    if ticking.is_none() && self.activity.any_fresh() {
+                        ticking = Some(every(self.config.tick));
+                    }
+                }
+                () = tick(&mut unasked) => {
                     self.drain(ring.as_mut());
                     if ticking.is_none() && self.activity.any_fresh() {
                         ticking = Some(every(self.config.tick));
@@ -154,10 +179,12 @@ impl<A: Actions> Agent<A> {
                         ticking = None;
                     }
                 }
-                Some(outcome) = self.actions_under_way.join_next() => match outcome {
-                    Ok(outcome) => self.finished(outcome),
-                    Err(error) => tracing::error!(%error, "an action was lost"),
-                },
+                Some(outcome) = self.actions_under_way.join_next() => self.joined(outcome),
+                Some(taken) = self.taken_over.join_next() => self.took_over(taken),
+                incidents = self.journal.found_later() => {
+                    tracing::info!(count = incidents.len(), "the journal can be read at last; going on with what it holds");
+                    self.go_on_with(incidents);
+                }
                 question = self.questions.next() => {
                     let _ = question.send(self.present(ring.as_ref()));
                 }
@@ -168,18 +195,15 @@ impl<A: Actions> Agent<A> {
                     }
                 }
                 () = tick(&mut looking) => self.reload(false),
+                read = reload::answer(&mut self.reload) => self.reloaded(read),
                 _ = hang_up.recv() => self.reload(true),
                 () = until(deadline) => break,
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
             }
         }
-        // What was begun is finished before the end.
-        while let Some(outcome) = self.actions_under_way.join_next().await {
-            if let Ok(outcome) = outcome {
-                self.finished(outcome);
-            }
-        }
+        // Each of these waits has its limit, and the chart's grace period is above their sum.
+        self.settle().await;
         if self.remote.take().is_some_and(|remote| !remote.close(REMOTE_PATIENCE)) {
             tracing::warn!("a server does not answer; the next start goes on with what remains to be done there");
         }
@@ -219,8 +243,6 @@ impl<A: Actions> Agent<A> {
                 Record::OomVictim(header) => {
                     tracing::debug!(cgroup = header.cgroup_id, "the kernel's OOM killer chose a victim");
                 }
-                // Found by a walk of the tree when it first reclaims.
-                Record::CgroupMade(_) => {}
                 Record::CgroupRemoved(header) => {
                     self.activity.removed(header.cgroup_id);
                     self.tree.remove(header.cgroup_id);
@@ -245,7 +267,7 @@ impl<A: Actions> Agent<A> {
             }
         } else {
             if self.activity.any_unplaced() {
-                self.walk_if_due(now, WALK_AT_MOST_EVERY);
+                self.walk_if_due(now, walk::AT_MOST_EVERY);
             }
             for reclaiming in self.activity.take_fresh() {
                 if let Some((owner, path)) = self.tree.limit_owner(reclaiming.cgroup, reclaiming.limit_owner) {
@@ -253,25 +275,33 @@ impl<A: Actions> Agent<A> {
                 }
             }
         }
-        let watched: HashSet<UnitId> = self.units.keys().copied().collect();
-        let sums = self.activity.sums(&watched);
-        let mut order: Vec<UnitId> = watched.into_iter().collect();
-        order.sort_unstable();
-        for id in order {
+        let sums = self.activity.sums(&self.units.keys().copied().collect());
+        let mut hanging = Hanging::default();
+        for id in deepest_first(self.units.iter().map(|(id, unit)| (*id, unit.handle.path()))) {
             let Some(unit) = self.units.get_mut(&id) else { continue };
             let tracer = self.coverage.map(|coverage| {
                 let counters = sums.get(&id).copied().unwrap_or_default();
                 (activity::sample(&counters, coverage), counters)
             });
             match unit.sample(now, tracer.as_ref()) {
-                Ok(sample) => {
+                Ok(mut sample) => {
                     self.refaults = self.refaults.saturating_add(unit.refaults);
+                    let path = unit.path();
+                    sample.hung_below = hanging.is_below(&path);
+                    let hung_below = sample.hung_below;
                     let recorded = self.recorder.is_some().then(|| sample.clone());
                     let observation = self.engine.observe(id, sample);
                     if let (Some(recorder), Some(sample)) = (&mut self.recorder, recorded) {
                         recorder.sample(id, sample, &observation);
                     }
                     self.observed(id, now, observation);
+                    if hung_below {
+                        // It may have been suspect before the one below it was: that is one hang, and not two.
+                        self.suspects.forget(id);
+                    }
+                    if self.hangs(id, now) {
+                        hanging.add(&path);
+                    }
                 }
                 Err(error) if error.is_gone() => {
                     tracing::debug!(%error, "let go");
@@ -286,20 +316,6 @@ impl<A: Actions> Agent<A> {
             if self.engine.state(id) == State::Calm && self.units.get(&id).is_some_and(at_rest) {
                 self.let_go(id);
             }
-        }
-    }
-
-    fn walk_if_due(&mut self, now: Duration, every: Duration) {
-        if self.last_walk.is_some_and(|last| now.saturating_sub(last) < every) {
-            return;
-        }
-        self.last_walk = Some(now);
-        self.tree.walk();
-        let ids: HashMap<&Path, u64> = self.tree.iter().map(|(id, path)| (path, id)).collect();
-        self.activity.place(&self.tree, &ids);
-        self.activity.keep_only(|id| self.tree.path(id).is_some());
-        if let Some(tracer) = &mut self.tracer {
-            tracer.sweep_if_crowded(|id| self.tree.path(id).is_some());
         }
     }
 

@@ -24,6 +24,7 @@ impl<A: Actions> Agent<A> {
             watched: self.summary.under_reclaim,
             suspected: self.summary.suspected,
             turned_away: self.turned_away,
+            unseen: self.tree.left_out(),
             records: self.records,
             wake_ups: self.wake_ups,
             totals: self.totals(),
@@ -75,8 +76,15 @@ pub(super) struct Sums {
     pub(super) oom_victims: u64,
 }
 
+/// Whether the counters are of before the last ones that were seen: two CPUs may hand a cgroup's over in the wrong order, if
+/// one of them was held up meanwhile. They are nearly the same then, while those of a slot that begins anew are small.
+pub(super) const fn is_late(seen: &Counters, now: &Counters) -> bool {
+    now.cycles < seen.cycles && now.cycles >= seen.cycles / 2
+}
+
 impl Sums {
     /// A cgroup's counters go on from where they were, or begin anew because its slot was given to another one meanwhile.
+    /// Those that [are late](is_late) are not for this.
     pub(super) fn add(&mut self, before: &Counters, now: &Counters) {
         let anew = now.cycles < before.cycles;
         let nothing = Counters::default();
@@ -99,12 +107,18 @@ impl Sums {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        fs,
+        os::unix::fs::MetadataExt as _,
+        time::{Duration, Instant},
+    };
+
+    use memguard_common::{Record, RecordHeader, record::Snapshot};
 
     use super::*;
     use crate::{
         agent::Config,
-        cgroup::CgroupRoot,
+        cgroup::{CgroupRoot, fake_cgroup},
         journal::{Disk, Journal},
         kernel::{Facts, plan},
         metrics::questions,
@@ -128,6 +142,43 @@ mod tests {
         assert_eq!((present.mode, present.states), (Mode::Observe, [0; 4]));
         assert!(present.looks_at_files && present.tracer.is_none() && present.outside.is_none());
         assert_eq!((present.totals, present.journal), (Totals::default(), Disk::NotWanted));
+    }
+
+    /// What a full ring holds: its records have had their wake-ups, or never had any, and no other one finds room.
+    #[tokio::test]
+    async fn records_that_wake_nobody_up_are_read_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.scope");
+        fake_cgroup(&path);
+        let header = RecordHeader { kind: 1, size: 0, at_ns: 1, cgroup_id: fs::metadata(&path).unwrap().ino() };
+        let counters = Counters { cycles: 7, ..Counters::default() };
+        let snapshot = Snapshot { header, counters, limit_owner: header.cgroup_id, tasks_in_reclaim: 0 };
+        let removed = Record::CgroupRemoved(RecordHeader { kind: 3, cgroup_id: u64::MAX, ..header });
+        let ring = Ring::silent(vec![removed, removed, Record::Snapshot(snapshot)]);
+
+        let root = CgroupRoot::new(dir.path());
+        let (facts, _) = Facts::gather(&root, false);
+        let soon = Duration::from_millis(20);
+        let config = Config { tick: soon, read_every: soon, ..Config::default() };
+        let (asker, inbox) = questions();
+        let agent = Agent::new(config, DryRun, Journal::none(), &root, None, &plan(&facts), None);
+        let agent = agent.measured_by(Metrics::default(), inbox).run(Some(ring));
+        let watched = async {
+            let patience = Instant::now() + Duration::from_secs(20);
+            loop {
+                let present = asker.present().await.unwrap();
+                if present.watched > 0 || Instant::now() > patience {
+                    return present;
+                }
+                tokio::time::sleep(soon).await;
+            }
+        };
+        let present = tokio::select! {
+            present = watched => present,
+            _ = agent => panic!("it ended"),
+        };
+        assert_eq!((present.records, present.wake_ups), (3, 0));
+        assert_eq!(present.watched, 1, "the cgroup of the snapshot is looked at from then on");
     }
 
     #[test]

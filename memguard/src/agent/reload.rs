@@ -1,6 +1,13 @@
 //! Another configuration while the agent runs.
 
-use std::time::Duration;
+use std::{
+    io,
+    sync::mpsc::{SyncSender, TrySendError, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::Agent;
 use crate::{
@@ -22,23 +29,80 @@ pub struct InForce {
     pub outward: Outward,
 }
 
-/// Reads the configuration.
-pub struct Reload(Box<Read>);
+/// A disk that takes this long to read a few lines does not answer.
+const LATE: Duration = Duration::from_secs(45);
 
-type Read = dyn FnMut(bool) -> anyhow::Result<Option<InForce>>;
+/// Reads the configuration, on a thread of its own: its file is on a disk, which may hang, and that must hold up nothing but
+/// the next configuration.
+#[derive(Debug)]
+pub struct Reload {
+    asks: SyncSender<bool>,
+    answers: UnboundedReceiver<Read>,
+    /// Since when the thread reads. It is asked for one thing at a time.
+    reading: Option<Instant>,
+    /// Somebody asked while it did.
+    again: bool,
+    /// That it is late was told.
+    told: bool,
+}
+
+/// What came of it, and whether somebody had asked.
+#[derive(Debug)]
+pub(super) struct Read {
+    asked: bool,
+    result: anyhow::Result<Option<InForce>>,
+}
 
 impl Reload {
     /// `read` gives `None` if nothing has changed since the last time, unless it is called with `true`: then somebody asked.
     /// An error is told and changes nothing.
-    pub fn new(read: impl FnMut(bool) -> anyhow::Result<Option<InForce>> + 'static) -> Self {
-        Self(Box::new(read))
+    pub fn new(mut read: impl FnMut(bool) -> anyhow::Result<Option<InForce>> + Send + 'static) -> io::Result<Self> {
+        let (asks, inbox) = sync_channel(1);
+        let (tell, answers) = unbounded_channel();
+        // Nobody waits for its end, which a disk could put off for ever.
+        thread::Builder::new().name("configuration".to_owned()).spawn(move || {
+            while let Ok(asked) = inbox.recv() {
+                if tell.send(Read { asked, result: read(asked) }).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { asks, answers, reading: None, again: false, told: false })
+    }
+
+    fn ask(&mut self, asked: bool) {
+        if let Some(since) = self.reading {
+            self.again |= asked;
+            if !self.told && since.elapsed() >= LATE {
+                self.told = true;
+                tracing::warn!(
+                    for_s = since.elapsed().as_secs(),
+                    "the configuration file can't be read, its disk does not answer; the configuration of before stays in force"
+                );
+            }
+            return;
+        }
+        match self.asks.try_send(asked) {
+            Ok(()) => self.reading = Some(Instant::now()),
+            // It takes each request before it answers, so there is room.
+            Err(TrySendError::Full(_)) => self.again |= asked,
+            Err(TrySendError::Disconnected(_)) => {
+                if !std::mem::replace(&mut self.told, true) {
+                    tracing::error!("the thread that reads the configuration is gone; a restart brings it back");
+                }
+            }
+        }
     }
 }
 
-impl std::fmt::Debug for Reload {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Reload").finish_non_exhaustive()
+/// What the thread has read, once there is something.
+pub(super) async fn answer(reload: &mut Option<Reload>) -> Read {
+    if let Some(reload) = reload
+        && let Some(read) = reload.answers.recv().await
+    {
+        return read;
     }
+    std::future::pending().await
 }
 
 impl<A: Actions> Agent<A> {
@@ -48,7 +112,7 @@ impl<A: Actions> Agent<A> {
         Self { reload, ..self }
     }
 
-    /// Looks at the configuration, and puts it in force if there is another one.
+    /// Has the configuration looked at.
     pub(super) fn reload(&mut self, asked: bool) {
         let Some(reload) = &mut self.reload else {
             tracing::warn!("asked to read the configuration again, and none was given (--config)");
@@ -58,7 +122,18 @@ impl<A: Actions> Agent<A> {
         if let Some(good) = self.remote.as_ref().and_then(Remote::outcome) {
             self.metrics.reloaded(good);
         }
-        match (reload.0)(asked) {
+        reload.ask(asked);
+    }
+
+    /// Puts the configuration in force if there is another one.
+    pub(super) fn reloaded(&mut self, Read { asked, result }: Read) {
+        if let Some(reload) = &mut self.reload {
+            (reload.reading, reload.told) = (None, false);
+            if std::mem::take(&mut reload.again) {
+                reload.ask(true);
+            }
+        }
+        match result {
             Ok(None) => {}
             Ok(Some(new)) => {
                 self.metrics.reloaded(true);
@@ -133,6 +208,13 @@ mod tests {
         Agent::new(Config::default(), DryRun, Journal::none(), &root, None, &plan(&facts), None).reloading(reload)
     }
 
+    /// Asks, and waits for what comes of it.
+    async fn reload(agent: &mut Agent<DryRun>, asked: bool) {
+        agent.reload(asked);
+        let read = tokio::time::timeout(Duration::from_secs(30), answer(&mut agent.reload)).await.unwrap();
+        agent.reloaded(read);
+    }
+
     fn other() -> InForce {
         let hold = Duration::from_secs(40);
         let sick = crate::respond::Sick { least: 9, share: 0.9 };
@@ -142,10 +224,10 @@ mod tests {
 
     #[tokio::test]
     async fn another_configuration_is_in_force_at_once() {
-        let mut agent = agent(Some(Reload::new(|asked| Ok(asked.then(other)))));
-        agent.reload(false);
+        let mut agent = agent(Some(Reload::new(|asked| Ok(asked.then(other))).unwrap()));
+        reload(&mut agent, false).await;
         assert_eq!(agent.config.policy.mode, Mode::Observe, "the same file");
-        agent.reload(true);
+        reload(&mut agent, true).await;
         assert_eq!((agent.config.policy.mode, agent.config.policy.sick.least), (Mode::Enforce, 9));
         assert_eq!(agent.engine.settings().hold, Duration::from_secs(40));
         assert_eq!(agent.summary.mode, Mode::Enforce);
@@ -164,14 +246,14 @@ mod tests {
         let outward = Outward::default();
         let setup = Setup { kubeconfig: Some(kubeconfig), node: "n".to_owned(), outward: outward.clone() };
         let remote = remote::start(setup, Journal::none().pen()).unwrap();
-        let reload = Reload::new(move |_| {
+        let others = Reload::new(move |_| {
             let kubernetes = KubernetesSettings { events: false, ..outward.kubernetes };
             Ok(Some(InForce { outward: Outward { kubernetes, ..outward.clone() }, ..other() }))
         });
-        let mut agent = agent(Some(reload)).reaching(Some(remote));
+        let mut agent = agent(Some(others.unwrap())).reaching(Some(remote));
         let events = |agent: &Agent<DryRun>| agent.remote.as_ref().unwrap().reach().events;
         assert!(events(&agent));
-        agent.reload(false);
+        reload(&mut agent, false).await;
         for _ in 0..1000 {
             if !events(&agent) {
                 return;
@@ -183,8 +265,34 @@ mod tests {
 
     #[tokio::test]
     async fn mistakes_change_nothing() {
-        let mut agent = agent(Some(Reload::new(|_| anyhow::bail!("policy.mode = 3"))));
-        agent.reload(true);
+        let mut agent = agent(Some(Reload::new(|_| anyhow::bail!("policy.mode = 3")).unwrap()));
+        reload(&mut agent, true).await;
         assert_eq!(agent.config.policy.mode, Mode::Observe);
+    }
+
+    /// Whoever asks meanwhile is answered afterwards, by a file that is read anew.
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_up_nothing_but_the_configuration() {
+        let (disk, hangs) = std::sync::mpsc::channel::<()>();
+        let read = move |asked: bool| {
+            hangs.recv()?;
+            Ok(asked.then(other))
+        };
+        let mut agent = agent(Some(Reload::new(read).unwrap()));
+        let began = Instant::now();
+        for asked in [false, false, true, false] {
+            agent.reload(asked);
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "nobody waits");
+        disk.send(()).unwrap();
+        let first = answer(&mut agent.reload).await;
+        assert!(!first.asked);
+        agent.reloaded(first);
+        assert_eq!(agent.config.policy.mode, Mode::Observe);
+        disk.send(()).unwrap();
+        let second = answer(&mut agent.reload).await;
+        agent.reloaded(second);
+        assert_eq!(agent.config.policy.mode, Mode::Enforce, "as was asked for");
+        assert!(agent.reload.as_ref().unwrap().reading.is_none(), "and not once for each");
     }
 }

@@ -10,7 +10,11 @@ use std::{
 
 use futures_util::future::Either;
 
-use super::{Agent, whose::Whose};
+use super::{
+    Agent,
+    ending::{OutNote, told},
+    whose::Whose,
+};
 use crate::{
     cgroup::CgroupHandle,
     crash,
@@ -34,12 +38,16 @@ const MOST_COMPLAINTS: usize = 256;
 pub(super) struct Outcome {
     unit: UnitId,
     incident: Incident,
+    victim_id: u64,
     victim: CgroupName,
     on_behalf_of: CgroupName,
     method: Method,
     because: String,
     verdict_to_action: Duration,
-    result: Result<Ended, ActionError>,
+    /// What is certain since the kill is out, if it is.
+    so_far: Option<Ended>,
+    /// `None` if memguard ends before it is known.
+    result: Option<Result<Ended, ActionError>>,
 }
 
 impl<A: Actions> Agent<A> {
@@ -64,7 +72,7 @@ impl<A: Actions> Agent<A> {
         // As long as the engine may be silent about one of them.
         let lately = self.config.engine.post_action_delay + self.config.engine.window;
         let suspects = self.suspects.count(now, lately);
-        let under_reclaim = self.units.len();
+        let under_reclaim = self.under_reclaim();
         let Some(unit) = self.units.get_mut(&id) else { return };
         let Some(latest) = unit.latest.clone() else { return };
         let decided_at = super::unix_seconds();
@@ -88,7 +96,8 @@ impl<A: Actions> Agent<A> {
             victim: victim.as_ref().map(|victim| (UnitId(victim.inode()), victim.path())),
             subject: whose.subject(self.tree.root(), &self.own_pod),
             own: &self.own,
-            under_way: unit.kill_under_way,
+            under_way: unit.kill_under_way
+                || victim.as_ref().is_some_and(|victim| self.under_way.contains(&victim.inode())),
             ledger: &self.ledger,
             suspects,
             under_reclaim,
@@ -105,6 +114,7 @@ impl<A: Actions> Agent<A> {
         let reported = victim_path.as_deref().map(|path| CgroupName::new(self.tree.root(), 0, path).cgroup);
         let mut record = Incident {
             id: incident.clone(),
+            revision: 0,
             decided_at,
             boot_id: self.boot_id.clone(),
             mode,
@@ -131,11 +141,11 @@ impl<A: Actions> Agent<A> {
                 // Before the last look, because the disk may take its moment.
                 if mode == Mode::Enforce {
                     crash::point("journal-before");
-                    self.metrics.kept(self.journal.before(&record));
+                    self.metrics.kept(self.journal.before(&mut record));
                     crash::point("journal-kept");
                 }
                 let thresholds = &self.config.engine.thresholds;
-                fresh_check(&unit.handle, &victim, &verdict, latest.memory.oom_kills, thresholds)
+                fresh_check(&unit.handle, &victim, &verdict, latest.memory.ooms(), thresholds)
                     .map(|()| (victim, method))
             }
         };
@@ -143,30 +153,48 @@ impl<A: Actions> Agent<A> {
         let outcome = match decision {
             Ok((victim, method)) => {
                 crash::point("fresh-checked");
-                let victim_name = CgroupName::new(self.tree.root(), victim.inode(), victim.path()).of_pod(whose.name());
+                let victim_id = victim.inode();
+                let victim_name = CgroupName::new(self.tree.root(), victim_id, victim.path()).of_pod(whose.name());
+                let (note, patience) = (OutNote::new(self.journal.pen(), record.clone()), self.config.kill_patience);
+                let before_action = decided.elapsed();
                 let action = match mode {
-                    Mode::Enforce => Either::Left(self.actions.end(victim, method, self.config.kill_patience)),
-                    Mode::Observe | Mode::Off => Either::Right(DryRun.end(victim, method, self.config.kill_patience)),
+                    Mode::Enforce => Either::Left(self.actions.end(victim, method, patience, note.out())),
+                    Mode::Observe | Mode::Off => Either::Right(DryRun.end(victim, method, patience, note.out())),
                 };
-                let verdict_to_action = decided.elapsed();
-                crash::point("kill-written");
+                let until_begun = decided.elapsed();
                 unit.kill_under_way = true;
+                self.under_way.insert(victim_id);
                 let (namespace, pod_uid) = (whose.namespace(), whose.pod_uid());
                 self.ledger.spend(Spent { at: now, mode, namespace, pod_uid });
                 if mode == Mode::Enforce {
                     self.suspects.forget(id);
                 }
                 let (on_behalf_of, because) = (on_behalf_of.clone(), applies.why());
+                let ending = self.ending.subscribe();
                 self.actions_under_way.spawn(async move {
-                    let result = action.await;
+                    let result = tokio::select! {
+                        result = action => Some(result),
+                        () = told(ending) => None,
+                    };
+                    // The kernel may have taken longer for the write than it was waited for.
+                    let verdict_to_action = match &result {
+                        Some(Ok(Ended::Dead { write_us, .. } | Ended::Lingering { write_us, .. })) => {
+                            until_begun.max(before_action + Duration::from_micros(*write_us))
+                        }
+                        _ => until_begun,
+                    };
+                    let mut incident = record;
+                    let so_far = note.close(&mut incident);
                     Outcome {
                         unit: id,
-                        incident: record,
+                        incident,
+                        victim_id,
                         victim: victim_name,
                         on_behalf_of,
                         method,
                         because,
                         verdict_to_action,
+                        so_far,
                         result,
                     }
                 });
@@ -175,7 +203,7 @@ impl<A: Actions> Agent<A> {
             Err(reason) => {
                 record.stage = Stage::Suppressed { why: escaped(&reason.to_string()) };
                 record.follow_ups.clear();
-                self.journal.after(&record);
+                self.journal.after(&mut record);
                 Some(reason)
             }
         };
@@ -242,9 +270,24 @@ impl<A: Actions> Agent<A> {
         if let Some(unit) = self.units.get_mut(&outcome.unit) {
             unit.kill_under_way = false;
         }
-        let (ended, error) = match outcome.result {
-            Ok(ended) => (Some(ended), None),
-            Err(error) => (None, Some(escaped(&error.to_string()))),
+        self.under_way.remove(&outcome.victim_id);
+        let (ended, error) = match (outcome.result, outcome.so_far) {
+            (Some(Ok(ended)), _) => (Some(ended), None),
+            // There was no way back from what is out, whatever went wrong after it.
+            (Some(Err(error)), Some(so_far)) => {
+                tracing::error!(incident = outcome.incident.id, %error, "the kill is out");
+                (Some(so_far), None)
+            }
+            (Some(Err(error)), None) => (None, Some(escaped(&error.to_string()))),
+            (None, Some(so_far)) => (Some(so_far), None),
+            (None, None) => {
+                tracing::warn!(
+                    incident = outcome.incident.id,
+                    "{} was to be ended, and it is not known yet whether it was; the next start looks again",
+                    outcome.victim
+                );
+                return;
+            }
         };
         let mut record = outcome.incident;
         record.stage = match (ended, &error) {
@@ -252,7 +295,7 @@ impl<A: Actions> Agent<A> {
             (None, error) => Stage::Failed { error: error.clone().unwrap_or_default() },
         };
         crash::point("confirmed");
-        self.journal.after(&record);
+        self.journal.after(&mut record);
         crash::point("outcome-kept");
         let (incident, rule) = (record.id.clone(), record.rule.clone());
         if let Some(remote) = &self.remote {

@@ -6,16 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
-use super::{Agent, activity::Activity, now, poll::Poller};
+use super::{Agent, activity::Activity, now, poll::Poller, status::Lately};
 use crate::{
     cgroup::{CgroupRoot, Tree, lineage},
     engine::{Engine, Settings},
     journal::{Journal, boot_id},
-    kernel::Plan,
+    kernel::{Level, Plan},
     kubernetes::Pods,
     metrics::{Metrics, Questions},
+    protect::cpu_seconds,
     remote::Remote,
     report::Reporter,
     respond::{Actions, Ledger, OwnPod, Policy, Suspects},
@@ -31,6 +32,9 @@ pub struct Config {
     pub policy: Policy,
     /// Time between two looks at a cgroup under reclaim.
     pub tick: Duration,
+    /// The ring is read this often without a wake-up too. Most records have none of their own, and a ring that is full
+    /// wakes nobody up: however it came to that, it ends here.
+    pub read_every: Duration,
     /// Time between two reports of refault rates.
     pub report_interval: Duration,
     /// End after this time; run until a signal without it.
@@ -45,6 +49,7 @@ impl Default for Config {
             engine: Settings::default(),
             policy: Policy::default(),
             tick: Duration::from_secs(1),
+            read_every: Duration::from_secs(10),
             report_interval: Duration::from_secs(30),
             duration: None,
             kill_patience: Duration::from_secs(20),
@@ -86,6 +91,9 @@ impl<A: Actions> Agent<A> {
             poller: Poller::default(),
             units: HashMap::new(),
             actions_under_way: JoinSet::new(),
+            taken_over: JoinSet::new(),
+            under_way: HashSet::new(),
+            ending: watch::Sender::new(false),
             ledger: Ledger::default(),
             journal,
             remote: None,
@@ -94,6 +102,8 @@ impl<A: Actions> Agent<A> {
             suspects: Suspects::default(),
             began: Instant::now(),
             last_walk: None,
+            walk_took: Duration::ZERO,
+            lately: Lately::new(now(), cpu_seconds()),
             last_report: now(),
             records: 0,
             wake_ups: 0,
@@ -102,6 +112,14 @@ impl<A: Actions> Agent<A> {
             metrics: Metrics::default(),
             questions: Questions::default(),
         }
+    }
+
+    /// The tracer's counters stand still from now on, which would speak against every hang: it works from files alone, as
+    /// if there had never been a tracer.
+    pub(super) fn without_ring(&mut self, error: &std::io::Error) {
+        tracing::error!(%error, "the ring buffer can't be waited for any more; working from cgroup files, every second");
+        (self.tracer, self.coverage, self.level) = (None, None, Level::Files);
+        self.plan.no_tracer = Some(format!("its ring buffer can't be waited for any more: {error}"));
     }
 
     /// Knows whose the containers are. Without it the node is taken for one without Kubernetes.

@@ -1,6 +1,9 @@
 //! What the agent sees, for who wants to look at it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::VecDeque,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use super::Agent;
 use crate::{
@@ -13,6 +16,42 @@ use crate::{
     },
     tracer::Ring,
 };
+
+/// What memguard took of a CPU lately.
+#[derive(Debug)]
+pub(super) struct Lately {
+    /// When its CPU time was how much. The oldest is from before the minute.
+    marks: VecDeque<(Duration, f64)>,
+}
+
+impl Lately {
+    const SPAN: Duration = Duration::from_mins(1);
+    /// Less says nothing: the work of a moment.
+    const LEAST: Duration = Duration::from_secs(5);
+
+    /// What it took until now does not count: loading and attaching programs is over.
+    pub(super) fn new(now: Duration, cpu_s: f64) -> Self {
+        Self { marks: VecDeque::from([(now, cpu_s)]) }
+    }
+
+    /// Share of one CPU. `None` right after the start.
+    fn share(&mut self, now: Duration, cpu_s: f64) -> Option<f64> {
+        let age = |mark: &(Duration, f64)| now.saturating_sub(mark.0);
+        // An old one makes way as soon as the next says enough.
+        while let (Some(oldest), Some(next)) = (self.marks.front(), self.marks.get(1))
+            && age(oldest) > Self::SPAN
+            && age(next) >= Self::LEAST
+        {
+            self.marks.pop_front();
+        }
+        let since = *self.marks.front()?;
+        if self.marks.back().is_some_and(|last| age(last) >= Self::LEAST) {
+            self.marks.push_back((now, cpu_s));
+        }
+        let seconds = age(&since).as_secs_f64();
+        (seconds >= 1.0).then(|| (cpu_s - since.1).max(0.0) / seconds)
+    }
+}
 
 impl<A: Actions> Agent<A> {
     /// Shows what it sees to those who connect.
@@ -44,8 +83,10 @@ impl<A: Actions> Agent<A> {
         }
     }
 
-    fn snapshot(&self, ring: Option<&Ring>) -> Snapshot {
+    fn snapshot(&mut self, ring: Option<&Ring>) -> Snapshot {
         let now = super::now();
+        let cost = self.cost(ring);
+        let cpu_lately = self.lately.share(now, cost.cpu_s);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let units = self.units.values().filter_map(|unit| {
             let latest = unit.latest.as_ref()?;
@@ -55,7 +96,6 @@ impl<A: Actions> Agent<A> {
             shown.workload = workload.and_then(|(remote, place)| Some(WorkloadStatus::of(&remote.workload(place)?)));
             Some(shown)
         });
-        let cost = self.cost(ring);
         let tracer = cost.tracer.as_ref();
         let lost =
             self.plan.signals.iter().filter_map(|signal| {
@@ -77,6 +117,7 @@ impl<A: Actions> Agent<A> {
             cost: CostStatus {
                 cpu_s: cost.cpu_s,
                 up_s: cost.up_s,
+                cpu_lately,
                 resident_kib: cost.resident_kib,
                 records: cost.records,
                 wake_ups: cost.wake_ups,
@@ -142,6 +183,32 @@ mod tests {
     };
 
     /// Without a tracer it looks all the time; so rarely that a client who had to wait for that would give up.
+    #[test]
+    fn what_it_costs_is_that_of_the_last_minute_and_not_of_its_start() {
+        let second = Duration::from_secs;
+        // Three seconds of work before, and an hour in which nobody looks.
+        let mut lately = Lately::new(second(100), 3.0);
+        assert_eq!(lately.share(second(100), 3.0), None);
+        let close = |share: Option<f64>, expected: f64| (share.unwrap() - expected).abs() < 1e-9;
+        assert!(close(lately.share(second(3700), 39.0), 0.01));
+        // Then half a CPU, while somebody does.
+        for at in 3701..3705 {
+            assert!(lately.share(second(at), 39.0).unwrap() < 0.011);
+        }
+        for at in 3705..4000 {
+            let share = lately.share(second(at), 39.0 + (at - 3700) as f64 / 2.0);
+            assert!(close(share, 0.5), "{at}: {share:?}");
+        }
+        assert!(lately.marks.len() < 20);
+        // A burst is forgotten a minute later.
+        let cpu_s = 39.0 + 300.0 / 2.0 + 30.0;
+        assert!(lately.share(second(4000), cpu_s).unwrap() > 0.9);
+        for at in 4001..4066 {
+            lately.share(second(at), cpu_s);
+        }
+        assert!(close(lately.share(second(4066), cpu_s), 0.0));
+    }
+
     fn agent(root: &Path, run_dir: &Path, tick: Duration) -> Agent<DryRun> {
         let root = CgroupRoot::new(root);
         let (facts, _) = Facts::gather(&root, false);

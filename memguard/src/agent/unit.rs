@@ -90,7 +90,7 @@ impl Unit {
         self.cycle_ns_log2 = tracer.map(|(_, counters)| counters.cycle_ns_log2);
         let tracer = tracer.map(|(sample, _)| *sample);
         self.latest = Some(Latest { at, memory, tracer, signals: None });
-        Ok(Sample { at, memory, pressure, cpu, tracer })
+        Ok(Sample { at, memory, pressure, cpu, tracer, hung_below: false })
     }
 
     /// The refault rates since the last report; `None` if nothing came back.

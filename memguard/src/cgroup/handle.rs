@@ -11,7 +11,6 @@ use std::{
         unix::fs::{FileExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -30,20 +29,12 @@ pub struct CgroupHandle {
     high: Option<File>,
     stat: File,
     events: File,
+    local_events: Option<File>,
     memory_pressure: Option<File>,
     io_pressure: Option<File>,
     cpu: Option<File>,
     state: File,
     kill: Option<File>,
-}
-
-/// How a kill went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Killed {
-    /// `populated 0`: no process is left.
-    Dead,
-    /// The cgroup was removed meanwhile, which needs it to be empty.
-    Gone,
 }
 
 /// memory.max of a cgroup, open for writing.
@@ -93,7 +84,8 @@ impl CgroupHandle {
                 .map(File::from)
                 .map_err(|error| CgroupError::io("open", path.join(name), error))
         };
-        // PSI may be off for the kernel (no file) or for cgroups (EOPNOTSUPP); memory.high is there since 4.5.
+        // PSI may be off for the kernel (no file) or for cgroups (EOPNOTSUPP); memory.high is there since 4.5,
+        // memory.events.local since 5.3.
         let optional = |name: &str| open(name).ok();
         Ok(Self {
             inode,
@@ -102,6 +94,7 @@ impl CgroupHandle {
             high: optional("memory.high"),
             stat: open("memory.stat")?,
             events: open("memory.events")?,
+            local_events: optional("memory.events.local"),
             memory_pressure: optional("memory.pressure"),
             io_pressure: optional("io.pressure"),
             cpu: optional("cpu.stat"),
@@ -134,7 +127,7 @@ impl CgroupHandle {
             .map_err(|what| CgroupError::Malformed { path: self.path.join(name), what })
     }
 
-    /// Reads memory.current, memory.max, memory.high, memory.events and memory.stat.
+    /// Reads memory.current, memory.max, memory.high, memory.events, memory.events.local and memory.stat.
     pub fn memory(&self) -> Result<Memory, CgroupError> {
         let mut memory = Memory {
             current: self.parsed(&self.current, "memory.current", parse::number)?,
@@ -144,12 +137,30 @@ impl CgroupHandle {
         if let Some(high) = &self.high {
             memory.high = self.parsed(high, "memory.high", parse::limit)?;
         }
+        // Before the counts of the subtree, so that what happens in between does not make a part larger than the whole.
+        if let Some(local) = &self.local_events {
+            memory.local = self.parsed(local, "memory.events.local", |text| Ok(parse::local_events(text)))?;
+        }
         self.parsed(&self.events, "memory.events", |text| {
             parse::memory_events(text, &mut memory);
             Ok(())
         })?;
         self.parsed(&self.stat, "memory.stat", |text| parse::memory_stat(text, &mut memory))?;
         Ok(memory)
+    }
+
+    /// How often the OOM killer has ended a whole group in here, as memory.oom.group asks it to; 0 where the kernel does not
+    /// count that (before 5.17).
+    pub fn oom_group_kills(&self) -> Result<u64, CgroupError> {
+        self.parsed(&self.events, "memory.events", |text| {
+            let mut kills = 0;
+            parse::flat_keyed(text, |key, value| {
+                if key == "oom_group_kill" {
+                    kills = value;
+                }
+            });
+            Ok(kills)
+        })
     }
 
     /// Reads memory.max: bytes, `None` for `max`.
@@ -226,29 +237,14 @@ impl CgroupHandle {
         };
         file.write_all_at(b"1", 0).map_err(|error| CgroupError::io("write 1 to", self.path.join("cgroup.kill"), error))
     }
-
-    /// Waits until no process is left. A task in an uninterruptible wait dies late, so this can take its time; `None`
-    /// after `patience`.
-    pub async fn wait_until_empty(&self, patience: Duration) -> Result<Option<Killed>, CgroupError> {
-        const POLL: Duration = Duration::from_millis(5);
-        let deadline = tokio::time::Instant::now() + patience;
-        loop {
-            match self.populated() {
-                Ok(false) => return Ok(Some(Killed::Dead)),
-                Err(error) if error.is_gone() => return Ok(Some(Killed::Gone)),
-                Err(error) => return Err(error),
-                Ok(true) if tokio::time::Instant::now() >= deadline => return Ok(None),
-                Ok(true) => tokio::time::sleep(POLL).await,
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::fs;
+    use std::{fs, time::Duration};
 
     use super::*;
+    use crate::engine::LocalEvents;
 
     /// A folder that looks like a cgroup.
     pub(crate) fn fake(path: &Path) {
@@ -278,10 +274,16 @@ pub(crate) mod tests {
         fake(dir.path());
         let handle = CgroupHandle::open(dir.path()).unwrap();
         let memory = handle.memory().unwrap();
+        assert_eq!((memory.local, memory.ooms()), (None, 7), "a kernel before 5.3");
+        fs::write(dir.path().join("memory.events.local"), "low 0\nhigh 1\nmax 2\noom 5\noom_kill 1\n").unwrap();
+        let handle = CgroupHandle::open(dir.path()).unwrap();
+        let memory = handle.memory().unwrap();
         assert_eq!((memory.current, memory.max, memory.high), (1000, Some(2000), None));
         assert_eq!((memory.unreclaimable(), memory.page_cache()), (30, 10));
         assert_eq!((memory.high_events, memory.max_events, memory.oom_events, memory.oom_kills), (1, 2, 3, 4));
         assert_eq!((memory.steals, memory.refaults, memory.major_faults), (5, 6, 7));
+        assert_eq!(memory.local, Some(LocalEvents { max: 2, high: 1, oom: 5, oom_kills: 1 }));
+        assert_eq!(memory.ooms(), 6, "of this very limit");
         let pressure = handle.pressure();
         assert_eq!(pressure.memory.unwrap().full, Duration::from_micros(12));
         assert_eq!(pressure.io, None, "no io.pressure here");
@@ -333,15 +335,5 @@ pub(crate) mod tests {
         fs::rename(&path, &moved).unwrap();
         handle.kill().unwrap();
         assert_eq!(fs::read_to_string(moved.join("cgroup.kill")).unwrap(), "1");
-    }
-
-    #[tokio::test]
-    async fn waits_until_the_cgroup_is_empty_but_not_for_ever() {
-        let dir = tempfile::tempdir().unwrap();
-        fake(dir.path());
-        let handle = CgroupHandle::open(dir.path()).unwrap();
-        assert_eq!(handle.wait_until_empty(Duration::from_millis(20)).await.unwrap(), None);
-        fs::write(dir.path().join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
-        assert_eq!(handle.wait_until_empty(Duration::from_secs(5)).await.unwrap(), Some(Killed::Dead));
     }
 }

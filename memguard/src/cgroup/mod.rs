@@ -2,6 +2,7 @@
 //!
 //! The root is a parameter everywhere, so a fake tree in a temporary folder does for tests.
 
+mod find;
 mod handle;
 mod own;
 pub(crate) mod parse;
@@ -10,9 +11,10 @@ mod tree;
 
 use std::{io, path::PathBuf};
 
+pub use find::find;
 #[cfg(test)]
 pub(crate) use handle::tests::fake as fake_cgroup;
-pub use handle::{CgroupHandle, Killed, LimitFile};
+pub use handle::{CgroupHandle, LimitFile};
 pub use own::{lineage, own_cgroup};
 pub use root::{CgroupRoot, RootFacts};
 pub(crate) use tree::limit_hits;

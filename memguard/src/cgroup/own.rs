@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::parse;
+use super::{Tree, parse};
 
 /// The cgroup that process `pid` is in, as a path below `root`.
 ///
@@ -25,17 +25,9 @@ pub fn own_cgroup(root: &Path, pid: u32) -> Option<PathBuf> {
     {
         return Some(path);
     }
-    let mut open = vec![root.to_owned()];
-    while let Some(path) = open.pop() {
-        if lists_us(&path) {
-            return Some(path);
-        }
-        let folders = fs::read_dir(&path).into_iter().flatten().flatten();
-        open.extend(
-            folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
-        );
-    }
-    None
+    let mut tree = Tree::new(root);
+    tree.walk();
+    tree.iter().map(|(_, path)| path).find(|path| lists_us(path)).map(Path::to_owned)
 }
 
 /// Inode numbers of `path` and of all folders above it up to `root`: cgroups whose end would be memguard's own.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::{Cpu, Memory, Stall};
+use crate::engine::{Cpu, LocalEvents, Memory, Stall};
 
 /// Calls `found` with each key and value of a flat keyed file (memory.stat, memory.events). Lines of another shape are
 /// left out: new kernels add keys, and what is needed is checked by the caller.
@@ -116,15 +116,32 @@ pub(crate) fn populated(text: &str) -> Result<bool, String> {
     populated.ok_or_else(|| "has no `populated`".to_owned())
 }
 
-/// How often the limits were hit, by memory.events.local: `max` and `high`. `None` where neither is told.
-pub(crate) fn limit_hits(text: &str) -> Option<u64> {
-    let mut hits = None;
+/// memory.events.local: what happened at this cgroup's own limits. `None` where neither `max` nor `high` is told.
+pub(crate) fn local_events(text: &str) -> Option<LocalEvents> {
+    let (mut local, mut told) = (LocalEvents::default(), false);
     flat_keyed(text, |key, value| {
-        if key == "max" || key == "high" {
-            hits = Some(hits.unwrap_or(0_u64).saturating_add(value));
+        let member = match key {
+            "max" => &mut local.max,
+            "high" => &mut local.high,
+            "oom" => &mut local.oom,
+            "oom_kill" => &mut local.oom_kills,
+            _ => return,
+        };
+        *member = value;
+        told |= matches!(key, "max" | "high");
+    });
+    told.then_some(local)
+}
+
+/// A count of cgroup.stat: cgroups below, at any depth.
+pub(crate) fn descendants(text: &str) -> Option<u64> {
+    let mut descendants = None;
+    flat_keyed(text, |key, value| {
+        if key == "nr_descendants" {
+            descendants = Some(value);
         }
     });
-    hits
+    descendants
 }
 
 /// Bytes that can't be reclaimed, by memory.stat: anonymous memory and shmem.
@@ -182,7 +199,8 @@ mod tests {
         assert!(cpu_stat("user_usec 1\nuser_usec 2\n").unwrap_err().contains("system_usec"), "one of them twice");
         assert!(populated("frozen 0\n").unwrap_err().contains("populated"));
         assert_eq!(unreclaimable("anon 18446744073709551615\nshmem 1\n"), u64::MAX);
-        assert_eq!(limit_hits("oom 1\n"), None);
+        assert_eq!(local_events("oom 1\n"), None);
+        assert_eq!(descendants("nr_dying_descendants 3\n"), None);
         flat_keyed("\n \nx\nx y\nx 1 2\n\u{0} 1\n", |key, value| assert_eq!((key, value), ("\u{0}", 1)));
     }
 }

@@ -32,13 +32,17 @@ pub(super) struct Args {
     #[command(flatten)]
     reach: ReachArgs,
 
-    /// The configuration that would be used; mistakes in it are a finding too.
+    /// The configuration that would be used; mistakes in it are a finding too, and GitHub is asked if it has a [github]
+    /// [default: /etc/memguard/memguard.toml, if it is there].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
     #[command(flatten)]
     output: OutputArgs,
 }
+
+/// Where the chart has it.
+const USUAL: &str = "/etc/memguard/memguard.toml";
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -85,10 +89,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let cost = tracer.as_ref().map(|(tracer, ring)| tracer.cost(ring));
     let swap = std::fs::read_to_string("/proc/swaps").ok().map(|swaps| doctor::swap_is_on(&swaps));
     let mut findings = doctor::node(&facts, &plan, swap);
-    let configured = args.config.as_deref().map(configuration);
-    let github = configured.as_ref().and_then(|(_, configured)| configured.github.as_ref());
-    runtime.block_on(args.reach.look(github, &mut findings));
-    findings.extend(configured.map(|(finding, _)| finding));
+    let (finding, configured) = configuration(args.config.as_deref(), Path::new(USUAL));
+    runtime.block_on(args.reach.look(&configured, &mut findings));
+    findings.push(finding);
     let report = Report { findings, ..report(&facts, &plan, cost.as_ref(), load_error.as_deref()) };
     let form = args.output.get();
     let mut answer = String::new();
@@ -140,10 +143,28 @@ fn report<'a>(
     }
 }
 
-/// Whether the file can be used, and what it says; the defaults where it can't.
-fn configuration(path: &Path) -> (Finding, Configuration) {
+/// Which file was read and whether it can be used, and what it says; the defaults where it can't, or there is none.
+fn configuration(given: Option<&Path>, usual: &Path) -> (Finding, Configuration) {
+    // One that can't be looked at is one that is there.
+    let found = given.or_else(|| usual.try_exists().unwrap_or(true).then_some(usual));
+    let Some(path) = found else {
+        let fact = format!("none was read: --config names none, and there is no {}; {NOBODY_ASKED}", usual.display());
+        return (
+            Finding::good("configuration", fact, "what would be done by the defaults was looked at"),
+            Configuration::default(),
+        );
+    };
     match crate::config::read(path) {
-        Ok(configured) => (Finding::good("configuration", path.display().to_string(), "has no mistakes"), configured),
+        Ok(configured) => {
+            let mut fact = path.display().to_string();
+            if given.is_none() {
+                fact.push_str(" was read, because it is there");
+            }
+            if configured.github.is_none() {
+                let _ = write!(fact, "; {NOBODY_ASKED}");
+            }
+            (Finding::good("configuration", fact, "has no mistakes"), configured)
+        }
         Err(error) => {
             let finding = Finding::of(
                 "configuration",
@@ -156,6 +177,8 @@ fn configuration(path: &Path) -> (Finding, Configuration) {
         }
     }
 }
+
+const NOBODY_ASKED: &str = "without a [github] in it nothing is asked of GitHub";
 
 fn print(out: &mut String, report: &Report<'_>) -> std::fmt::Result {
     for finding in &report.findings {
@@ -236,5 +259,33 @@ fn print(out: &mut String, report: &Report<'_>) -> std::fmt::Result {
                 Level::Files => ", from cgroup files alone.",
             }
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_usual_file_is_read_if_it_is_there_and_the_finding_says_which_one_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (usual, other) = (dir.path().join("memguard.toml"), dir.path().join("other.toml"));
+        let (finding, configured) = configuration(None, &usual);
+        assert!(finding.fact.contains("none was read") && finding.fact.contains("memguard.toml"), "{}", finding.fact);
+        assert_eq!((finding.grade, configured), (Grade::Good, Configuration::default()));
+        fs::write(&usual, "[kubernetes]\nevents = false\n[github]\ntoken_file = \"/t\"\n").unwrap();
+        let (finding, configured) = configuration(None, &usual);
+        assert!(finding.fact.ends_with("memguard.toml was read, because it is there"), "{finding:?}");
+        assert!(!configured.kubernetes.events && configured.github.is_some());
+        fs::write(&other, "").unwrap();
+        let (finding, configured) = configuration(Some(&other), &usual);
+        assert!(finding.fact.contains("other.toml; without a [github]") && configured.github.is_none(), "{finding:?}");
+        fs::write(&usual, "nonsense").unwrap();
+        let (finding, configured) = configuration(None, &usual);
+        assert_eq!((finding.grade, configured), (Grade::Bad, Configuration::default()));
+        assert!(finding.fact.contains("memguard.toml"), "{}", finding.fact);
+        assert_eq!(configuration(Some(&dir.path().join("none")), &other).0.grade, Grade::Bad, "it was asked for");
     }
 }

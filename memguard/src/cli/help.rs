@@ -101,11 +101,7 @@ pub const LESSONS: &[Lesson] = &[
         exits: &[
             exit(0, "the recordings were judged"),
             exit(1, "a file can't be read, is no recording, or has no samples; the others are judged all the same"),
-            exit(
-                3,
-                "the engine decides otherwise now than when the recording was made: another state or verdict, and not only \
-                 other figures",
-            ),
+            exit(3, "the engine decides otherwise now than then: another state or verdict, not only other figures"),
         ],
     },
     Lesson {
@@ -202,10 +198,13 @@ pub const LESSONS: &[Lesson] = &[
     Lesson {
         command: "doctor",
         examples: &[
-            example("memguard doctor", "Facts, what they mean, and remedies."),
             example(
-                "memguard doctor --config /etc/memguard/memguard.toml --output json",
-                "With the configuration and GitHub, for a script.",
+                "memguard doctor",
+                "Facts, what they mean, and remedies; with /etc/memguard/memguard.toml and the GitHub that it names, if it is there.",
+            ),
+            example(
+                "memguard doctor --config memguard.toml --output json",
+                "With another configuration, for a script.",
             ),
         ],
         exits: &[

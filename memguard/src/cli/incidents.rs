@@ -16,7 +16,7 @@ use super::{
     stored::{self, Trouble},
 };
 use crate::{
-    journal::{Copies, Incident, Stage},
+    journal::{Copies, Incident, Stage, latest},
     respond::Ended,
     telemetry::{escaped, shown},
 };
@@ -87,15 +87,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// What copies and journal hold together, and why the journal's part is missing.
 pub(super) fn gather(run_dir: &Path, stored: Result<Vec<Incident>, Trouble>) -> (Vec<Incident>, Option<Trouble>) {
-    let mut incidents = Copies::below(run_dir).all();
     let (stored, trouble) = match stored {
         Ok(stored) => (stored, None),
         Err(trouble) => (Vec::new(), Some(trouble)),
     };
-    let newer: Vec<_> = stored.into_iter().filter(|s| incidents.iter().all(|copy| copy.id != s.id)).collect();
-    incidents.extend(newer);
-    incidents.sort_by(|a, b| (a.decided_at, &a.id).cmp(&(b.decided_at, &b.id)));
-    (incidents, trouble)
+    (latest(stored, Copies::below(run_dir).all()), trouble)
 }
 
 pub(super) fn time(seconds: u64) -> String {
@@ -123,7 +119,9 @@ pub(super) fn outcome(incident: &Incident) -> String {
     let tone = match incident.stage {
         Stage::Done { ended: Ended::Dead { .. } | Ended::OomKilled { .. } } => Tone::Good,
         Stage::Done { ended: Ended::Lingering { .. } | Ended::NobodyDied { .. } } | Stage::Failed { .. } => Tone::Bad,
-        Stage::Done { ended: Ended::DryRun } | Stage::Planned | Stage::Interrupted { .. } => Tone::Look,
+        Stage::Done { ended: Ended::DryRun } | Stage::Planned | Stage::Out { .. } | Stage::Interrupted { .. } => {
+            Tone::Look
+        }
         Stage::Suppressed { .. } => Tone::Quiet,
     };
     tone.paint(escaped(&incident.outcome()))
@@ -176,6 +174,7 @@ pub(super) mod tests {
     pub(in super::super) fn incident() -> Incident {
         Incident {
             id: "mg-1764000000-7".to_owned(),
+            revision: 0,
             decided_at: 1_764_000_000,
             boot_id: String::new(),
             mode: Mode::Enforce,

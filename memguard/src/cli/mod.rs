@@ -100,8 +100,8 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = output::of_today(std::env::args_os());
-    let result = match stored::folder(&arguments) {
-        Some(folder) => stored::tell(folder),
+    let result = match stored::part(&arguments) {
+        Some(part) => stored::tell(&part),
         None => match Cli::from_arg_matches(&command().get_matches_from(arguments)) {
             Ok(cli) => run_command(cli.command),
             Err(error) => error.exit(),

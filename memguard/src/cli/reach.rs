@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use crate::{
-    config::{GitHubSettings, KubernetesSettings},
+    config::{Configuration, GitHubSettings},
     doctor::{self, Finding, Grade},
     github::{GitHub, Source},
     journal::Pen,
@@ -62,9 +62,9 @@ impl ReachArgs {
     }
 
     /// For the doctor: whether the API and GitHub can be reached, and what memguard may do there.
-    pub(super) async fn look(&self, github: Option<&GitHubSettings>, findings: &mut Vec<Finding>) {
-        let kubernetes = self.look_at_kubernetes(findings).await;
-        let Some(GitHubSettings { connection, .. }) = github else { return };
+    pub(super) async fn look(&self, configured: &Configuration, findings: &mut Vec<Finding>) {
+        let kubernetes = self.look_at_kubernetes(configured, findings).await;
+        let Some(GitHubSettings { connection, .. }) = &configured.github else { return };
         if !self.on() {
             // `run` starts all the same, and looks at no credentials.
             findings.push(Finding::of(
@@ -106,7 +106,11 @@ impl ReachArgs {
         }
     }
 
-    async fn look_at_kubernetes(&self, findings: &mut Vec<Finding>) -> Option<(kube::Client, String)> {
+    async fn look_at_kubernetes(
+        &self,
+        configured: &Configuration,
+        findings: &mut Vec<Finding>,
+    ) -> Option<(kube::Client, String)> {
         if !self.on() {
             return None;
         }
@@ -118,9 +122,9 @@ impl ReachArgs {
                 return None;
             }
         };
-        match kubernetes::client(self.kubeconfig.as_deref(), KubernetesSettings::default().timeout).await {
+        match kubernetes::client(self.kubeconfig.as_deref(), configured.kubernetes.timeout).await {
             Ok(client) => {
-                findings.extend(doctor::cluster(&kubernetes::check(&client, &node).await));
+                findings.extend(doctor::cluster(&kubernetes::check(&client, &node).await, configured));
                 Some((client, node))
             }
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::run::Args;
 use crate::{
@@ -30,11 +30,12 @@ pub(super) fn in_force(args: &Args, can_kill: bool) -> anyhow::Result<InForce> {
 }
 
 /// Reads it again; `None` without a file.
-pub(super) fn reload(args: &Args, can_kill: bool) -> Option<Reload> {
-    reader(args, can_kill).map(Reload::new)
+pub(super) fn reload(args: &Args, can_kill: bool) -> anyhow::Result<Option<Reload>> {
+    let reload = reader(args, can_kill).map(Reload::new).transpose();
+    reload.context("can't start the thread that reads the configuration again")
 }
 
-fn reader(args: &Args, can_kill: bool) -> Option<impl FnMut(bool) -> anyhow::Result<Option<InForce>> + 'static> {
+fn reader(args: &Args, can_kill: bool) -> Option<impl FnMut(bool) -> anyhow::Result<Option<InForce>> + Send + 'static> {
     let path = args.engine.config.clone()?;
     let args = args.clone();
     let mut last = content(&path);
@@ -118,6 +119,6 @@ mod tests {
     fn enforcing_needs_the_kernels_help_and_without_a_file_there_is_nothing_to_read() {
         let args = Line::try_parse_from(["memguard", "--mode", "enforce"]).unwrap().args;
         assert!(in_force(&args, false).unwrap_err().to_string().contains("5.14"));
-        assert!(in_force(&args, true).is_ok() && reload(&args, true).is_none());
+        assert!(in_force(&args, true).is_ok() && reload(&args, true).unwrap().is_none());
     }
 }

@@ -56,17 +56,21 @@ enum Rule {
     All,
 }
 
+/// Ours first, and all of them at last.
+const RULES: [Rule; Baseline::ALL.len() + 2] = {
+    let mut rules = [Rule::All; Baseline::ALL.len() + 2];
+    rules[0] = Rule::Ours;
+    let mut other = 0;
+    while other < Baseline::ALL.len() {
+        rules[other + 1] = Rule::Other(Baseline::ALL[other]);
+        other += 1;
+    }
+    rules
+};
+
 impl ValueEnum for Rule {
     fn value_variants<'a>() -> &'a [Self] {
-        &[
-            Self::Ours,
-            Self::Other(Baseline::ReportTrigger),
-            Self::Other(Baseline::PsiFull10),
-            Self::Other(Baseline::SystemdOomd),
-            Self::Other(Baseline::Oomd),
-            Self::Other(Baseline::WaitForOom),
-            Self::All,
-        ]
+        &RULES
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     journal::Incident,
-    report::{Entry, Record, Store, html, text},
+    report::{Entry, Record, html, text},
     telemetry::{escaped, shown},
 };
 
@@ -77,13 +77,34 @@ impl Args {
     }
 }
 
+/// Where reports come from.
+trait Reports {
+    /// Oldest first.
+    fn list(&self) -> anyhow::Result<Vec<Entry>>;
+
+    /// That of an incident, or of the `latest` one.
+    fn get(&self, id: &str) -> anyhow::Result<Record>;
+}
+
+/// Those below a state folder, whose disk may hang.
+struct OnDisk<'a>(&'a Path);
+
+impl Reports for OnDisk<'_> {
+    fn list(&self) -> anyhow::Result<Vec<Entry>> {
+        stored::reports(self.0)
+    }
+
+    fn get(&self, id: &str) -> anyhow::Result<Record> {
+        stored::report(self.0, id)
+    }
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    answer(args, stored::read(&args.state_dir))
+    answer(args, stored::read(&args.state_dir), &OnDisk(&args.state_dir))
 }
 
 /// `stored`: what the journal on the disk holds.
-fn answer(args: &Args, stored: Result<Vec<Incident>, Trouble>) -> anyhow::Result<ExitCode> {
-    let store = Store::below(&args.state_dir);
+fn answer(args: &Args, stored: Result<Vec<Incident>, Trouble>, reports: &impl Reports) -> anyhow::Result<ExitCode> {
     let (incidents, trouble) = gather(&args.run_dir, stored);
     if let Some(trouble @ Trouble::Disk { .. }) = trouble {
         anyhow::bail!("{trouble}, and reports are on it");
@@ -96,7 +117,7 @@ fn answer(args: &Args, stored: Result<Vec<Incident>, Trouble>) -> anyhow::Result
     }
     let find = |id: &str| incidents.iter().find(|incident| incident.id == id);
     let Some(id) = &args.id else {
-        let entries = store.list()?;
+        let entries = reports.list()?;
         let answer = match args.output() {
             Output::Json => {
                 let ids: Vec<_> = entries.iter().map(|entry| (&entry.id, entry.decided_at, entry.bytes)).collect();
@@ -114,7 +135,7 @@ fn answer(args: &Args, stored: Result<Vec<Incident>, Trouble>) -> anyhow::Result
         args.tell(&answer)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let record = store.get(id)?;
+    let record = reports.get(id)?;
     let incident = find(&record.incident);
     let answer = match args.output() {
         Output::Text => text(&record, incident),
@@ -149,7 +170,21 @@ fn list<'a>(entries: &[Entry], find: impl Fn(&str) -> Option<&'a Incident>) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::incidents, journal::Copies, report::fixture::record};
+    use crate::{
+        cli::incidents,
+        journal::Copies,
+        report::{Store, fixture::record},
+    };
+
+    impl Reports for Store {
+        fn list(&self) -> anyhow::Result<Vec<Entry>> {
+            Ok(self.list()?)
+        }
+
+        fn get(&self, id: &str) -> anyhow::Result<Record> {
+            Ok(self.get(id)?)
+        }
+    }
 
     fn args(dir: &Path, id: Option<&str>) -> Args {
         Args {
@@ -178,7 +213,7 @@ mod tests {
         store.put(&record("mg-1764000000-7")).unwrap();
         Copies::below(&dir.path().join("run")).put(&incidents::tests::incident()).unwrap();
         let out = dir.path().join("report.html");
-        let run = |args: &Args| answer(args, Ok(Vec::new()));
+        let run = |args: &Args| answer(args, Ok(Vec::new()), &store);
         run(&Args { out: Some(out.clone()), ..args(dir.path(), Some("latest")) }).unwrap();
         let page = fs::read_to_string(&out).unwrap();
         assert!(page.contains("and memguard killed it") && page.contains("empty after 12 ms"));

@@ -15,6 +15,7 @@ use super::{engine::EngineArgs, reach::ReachArgs, reload};
 use crate::{
     agent::{Agent, Config, InForce},
     cgroup::{CgroupRoot, own_cgroup},
+    config::pattern,
     engine::Settings,
     journal::{Journal, Opened},
     kernel::{Facts, Level, Plan},
@@ -74,8 +75,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub(super) protect: Vec<Pattern>,
 
-    /// Serve /metrics, /healthz and /readyz there, without encryption: `127.0.0.1:9619`, `0.0.0.0:9619`, `[::]:9619`. What
-    /// they tell names no pod [default: not at all].
+    /// Serve /metrics, /healthz and /readyz there, without encryption: `127.0.0.1:9619`, or `[::]:9619` for every address,
+    /// IPv4 and IPv6. What they tell names no pod [default: not at all].
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     metrics_listen: Option<SocketAddr>,
 
@@ -121,11 +122,7 @@ pub(super) fn seconds_between(least: u32, most: u32) -> impl Fn(&str) -> Result<
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected an IP address and a port: 0.0.0.0:9619, or [::]:9619".to_owned())
-}
-
-fn pattern(text: &str) -> Result<Pattern, String> {
-    Pattern::new(text).map_err(|error| error.to_string())
+    text.parse().map_err(|_| "expected an IP address and a port: 127.0.0.1:9619, or [::]:9619".to_owned())
 }
 
 /// `memguard record`: what `run` takes and makes sense without acting, and where to write.
@@ -233,17 +230,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Config { engine, policy, report_interval: args.report_interval, duration: args.duration, ..Config::default() };
     let Opened { journal, incidents } = opened;
     let notes = Notes::new(args.run_dir.clone());
-    for restored in notes.restore(root.path()) {
-        match restored {
-            Restored::PutBack(path) => {
-                tracing::warn!("put back the limit of {}, which was lowered when memguard ended", shown(&path));
-            }
-            Restored::Failed(error) => {
-                tracing::error!("can't put back a limit that was lowered when memguard ended: {error}");
-            }
-            Restored::Unusable(why) => tracing::warn!("deleted a note that says nothing: {}", escaped(&why)),
-        }
-    }
+    put_back_limits(args, &notes, &root);
     let remote = if args.record_only { None } else { args.reach.start(outward, journal.pen())? };
     // Beside a memguard that is at work a recording is only made, and not shown.
     let publisher = if args.record_only {
@@ -268,6 +255,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let own = own.as_deref();
     let (mut tracer, ring) = tracer.unzip();
     let reporter = if args.record_only { None } else { reporter(args, &facts, &plan, tracer.as_mut()) };
+    let reload = reload::reload(args, root.facts().kill)?;
     let summary = runtime.block_on(async {
         Agent::new(config, KernelActions::new(notes), journal, &root, own, &plan, tracer)
             .running_in(OwnPod::told(|name| std::env::var(name).ok()))
@@ -277,13 +265,32 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .shown_by(publisher)
             .reporting(reporter)
             .continuing(incidents)
-            .reloading(reload::reload(args, root.facts().kill))
+            .reloading(reload)
             .run(ring)
             .await
     });
     drop(server);
     summary.context("can't listen for signals")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts back the limits that an earlier memguard had lowered when it ended. Who only records holds no journal, so a memguard
+/// may be at work beside it, whose limit is lowered right now.
+fn put_back_limits(args: &Args, notes: &Notes, root: &CgroupRoot) {
+    if args.record_only {
+        return;
+    }
+    for restored in notes.restore(root.path()) {
+        match restored {
+            Restored::PutBack(path) => {
+                tracing::warn!("put back the limit of {}, which was lowered when memguard ended", shown(&path));
+            }
+            Restored::Failed(error) => {
+                tracing::error!("can't put back a limit that was lowered when memguard ended: {error}");
+            }
+            Restored::Unusable(why) => tracing::warn!("deleted a note that says nothing: {}", escaped(&why)),
+        }
+    }
 }
 
 /// What makes reports. Without it memguard does all the rest.
@@ -340,6 +347,50 @@ fn attach(args: &Args, root: &CgroupRoot) -> (Facts, Plan, Attached) {
             let mut plan = crate::kernel::plan(&facts);
             plan.no_tracer = Some(error.to_string());
             (facts, plan, None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::cgroup::{CgroupHandle, fake_cgroup};
+
+    fn args(more: &[&str]) -> Result<Args, clap::Error> {
+        Defaults::try_parse_from(std::iter::once(&"memguard").chain(more)).map(|defaults| defaults.args)
+    }
+
+    #[test]
+    fn who_only_records_leaves_a_limit_alone_that_is_lowered_right_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, run) = (dir.path().join("cgroup/a.scope"), dir.path().join("run"));
+        fake_cgroup(&path);
+        fs::write(path.join("memory.max"), "1000\n").unwrap();
+        fs::create_dir(&run).unwrap();
+        let inode = CgroupHandle::open(&path).unwrap().inode();
+        let note = serde_json::json!({ "path": path, "inode": inode, "limit": 2000, "now": 1000 });
+        fs::write(run.join(format!("lowered-{inode}.json")), note.to_string()).unwrap();
+        let after = |record_only| {
+            let args = Args { record_only, ..args(&[]).unwrap() };
+            put_back_limits(&args, &Notes::new(run.clone()), &CgroupRoot::new(dir.path().join("cgroup")));
+            fs::read_to_string(path.join("memory.max")).unwrap().trim().to_owned()
+        };
+        assert_eq!(after(true), "1000");
+        assert_eq!(after(false), "2000");
+    }
+
+    #[test]
+    fn patterns_that_never_match_are_refused_as_in_the_file() {
+        for flag in ["--only", "--protect"] {
+            for never in ["", "/system.slice/db.service"] {
+                let error = args(&[flag, never]).unwrap_err().to_string();
+                assert!(error.contains(flag) && error.contains("without a slash"), "{error}");
+            }
+            let mistake = args(&[flag, "a[b"]).unwrap_err().to_string();
+            assert!(mistake.contains("a[b") && mistake.contains("is no pattern"), "{mistake}");
+            assert!(args(&[flag, "system.slice/db.service"]).is_ok());
         }
     }
 }

@@ -35,6 +35,7 @@ use std::{
 
 use toml::{Table, Value};
 
+pub(crate) use self::policy::pattern;
 pub use self::{
     github::GitHubSettings,
     kubernetes::KubernetesSettings,

@@ -120,6 +120,15 @@ pub(super) fn read(table: &Table, problems: &mut Problems) -> Policy {
     policy
 }
 
+/// A pattern on the path of a cgroup below the root, from a file or a flag.
+pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
+    // Paths are matched from below the root, so this could never match anything, and would protect nothing.
+    if text.is_empty() || text.starts_with('/') {
+        return Err("patterns are on the path below the root and begin without a slash".to_owned());
+    }
+    Pattern::new(text).map_err(|error| format!("is no pattern: {error}"))
+}
+
 fn patterns(name: &str, value: &Value, problems: &mut Problems) -> Vec<Pattern> {
     let Some(list) = value.as_array() else {
         problems.add(name, value, r#"write a list of patterns, as ["kubepods.slice/**"]"#);
@@ -127,13 +136,9 @@ fn patterns(name: &str, value: &Value, problems: &mut Problems) -> Vec<Pattern> 
     };
     let mut patterns = Vec::new();
     for item in list {
-        match item.as_str().map(Pattern::new) {
-            // Paths are matched from below the root, so this could never match anything, and would protect nothing.
-            Some(Ok(_)) if item.as_str().is_some_and(|text| text.is_empty() || text.starts_with('/')) => {
-                problems.add(name, item, "patterns are on the path below the root and begin without a slash");
-            }
+        match item.as_str().map(pattern) {
             Some(Ok(pattern)) => patterns.push(pattern),
-            Some(Err(error)) => problems.add(name, item, &format!("is no pattern: {error}")),
+            Some(Err(why)) => problems.add(name, item, &why),
             None => problems.add(name, item, "write each pattern as a text"),
         }
     }

@@ -84,13 +84,13 @@ pub fn reference() -> Vec<Section> {
         Section {
             name: "[kubernetes]",
             about: "What is done at the Kubernetes API after a kill. Whether there is one is a matter of flags \
-                    (`--kubernetes`, `--kubeconfig`). Read at the start alone."
+                    (`--kubernetes`, `--kubeconfig`), which are read at the start alone."
                 .to_owned(),
             keys: keys(kubernetes::SETTINGS, &kubernetes::KubernetesSettings::default()),
         },
         Section {
             name: "[github]",
-            about: format!("{} Read at the start alone. [github.md](github.md) has the permissions.", github::OFF),
+            about: format!("{} [github.md](github.md) has the permissions.", github::OFF),
             keys: keys(github::SETTINGS, &github::unsaid()),
         },
     ]

@@ -91,6 +91,8 @@ struct Watched {
     state: State,
     suspicion: Option<Suspicion>,
     quiet_until: Duration,
+    /// When the rule last held, whether or not anything was to be decided.
+    held_at: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -120,6 +122,7 @@ impl Engine {
             state: State::Calm,
             suspicion: None,
             quiet_until: Duration::ZERO,
+            held_at: None,
         });
         watched.observe(unit, sample, settings)
     }
@@ -150,6 +153,15 @@ impl Engine {
         self.watched.get(&unit).map_or(Duration::ZERO, |watched| watched.quiet_until)
     }
 
+    /// Whether a cgroup hangs or may, whatever was decided about it: it is suspect, or the rule held within the last
+    /// window though something was done about it, or nothing may be.
+    #[must_use]
+    pub fn looks_hung(&self, unit: UnitId, now: Duration) -> bool {
+        let lately = |at| now.saturating_sub(at) <= self.settings.window;
+        let hung = |watched: &Watched| watched.state >= State::Suspect || watched.held_at.is_some_and(lately);
+        self.watched.get(&unit).is_some_and(hung)
+    }
+
     /// Samples that are kept of all cgroups.
     #[cfg(test)]
     pub(super) fn samples(&self) -> usize {
@@ -178,12 +190,19 @@ impl Watched {
             // What was gathered before a gap says nothing about what is now.
             self.suspicion = None;
         }
+        let hung_below = sample.hung_below;
         self.window.push(sample);
 
         let signals = Signals::of(&self.window, settings);
-        let terms = signals.as_ref().map(|signals| rule::evaluate(signals, &settings.thresholds));
+        let mut terms = signals.as_ref().map(|signals| rule::evaluate(signals, &settings.thresholds));
+        if let Some(Terms(terms)) = terms.as_mut().filter(|_| hung_below) {
+            terms.push(rule::hung_below());
+        }
         let confidence = terms.as_ref().filter(|terms| terms.hold()).map_or(0.0, Terms::confidence);
         let holds = now >= self.quiet_until && confidence > 0.0;
+        if confidence > 0.0 {
+            self.held_at = Some(now);
+        }
 
         match (&mut self.suspicion, holds) {
             (None, true) => {

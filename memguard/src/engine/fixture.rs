@@ -38,5 +38,6 @@ pub fn hang(second: u64) -> Sample {
             stall: Some(StallSample { task_ns: 2_000_000_000 * second, wall_ns: 750_000_000 * second }),
             ..TracerSample::default()
         }),
+        hung_below: false,
     }
 }

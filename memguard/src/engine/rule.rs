@@ -70,6 +70,25 @@ fn graded(name: &'static str, value: Option<f64>, ramp: Ramp, why: String) -> Te
     Term { name, value, threshold: ramp.from, sure: ramp.sure, met: confidence > 0.0, confidence, why }
 }
 
+/// Whether it is this limit that is hit. What a cgroup shows is summed over its subtree: where nearly all hits are those of
+/// a smaller limit below it, so is all the rest.
+fn limit_hit(signals: &Signals, t: &Thresholds) -> Term {
+    let rate = signals.limit_hits_per_s;
+    let of_all = signals.own_hits.filter(|share| *share < t.own_hits.from);
+    let why = match of_all {
+        Some(share) if rate > 0.0 => {
+            format!("limit hit {rate:.1} times/s, {} of all hits: the others are of limits below it", percent(share))
+        }
+        _ => format!("limit hit {rate:.1} times/s"),
+    };
+    fact("limit_hit", rate, 0.0, rate > 0.0 && of_all.is_none(), why)
+}
+
+/// What is seen of a cgroup below which something hangs at a limit of its own is that hang once more.
+pub(super) fn hung_below() -> Term {
+    fact("hung_below", 1.0, 0.0, false, "something below it hangs at a limit of its own".to_owned())
+}
+
 /// At the limit, the limit keeps being hit, no OOM, much that can't be freed, what is freed comes back, and soon, and it
 /// is program text, and so the tasks hardly get to work.
 pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
@@ -82,13 +101,7 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
             signals.at_limit >= t.at_limit.from,
             format!("memory at {} of {}", percent(signals.at_limit), signals.limited_by),
         ),
-        fact(
-            "limit_hit",
-            signals.limit_hits_per_s,
-            0.0,
-            signals.limit_hits_per_s > 0.0,
-            format!("limit hit {:.1} times/s", signals.limit_hits_per_s),
-        ),
+        limit_hit(signals, t),
         fact(
             "no_oom",
             signals.ooms as f64,

@@ -18,6 +18,10 @@ pub struct Sample {
     pub cpu: Option<Cpu>,
     /// What the tracer counted for the tasks of this cgroup and all below it; `None` without a tracer.
     pub tracer: Option<TracerSample>,
+    /// Something below it looks hung at a limit of its own. Nearly all that is read of a cgroup is summed over its
+    /// subtree, so that hang shows up here too, and says nothing about this limit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hung_below: bool,
 }
 
 /// From cpu.stat, which every cgroup has, whether the cpu controller is on or not.
@@ -80,6 +84,35 @@ pub struct Memory {
     pub oom_events: u64,
     /// Processes that the kernel's OOM killer ended (`oom_kill`).
     pub oom_kills: u64,
+    /// What happened at the limits of this very cgroup; `None` before kernel 5.3, and in recordings that are older than
+    /// this. The counts above are those of the whole subtree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalEvents>,
+}
+
+/// From memory.events.local. `max`, `high` and `oom` count where the limit is, `oom_kill` where the process was that
+/// died, whoever's limit it was for (`mem_cgroup_oom()`, `__oom_kill_process()`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LocalEvents {
+    pub max: u64,
+    pub high: u64,
+    pub oom: u64,
+    pub oom_kills: u64,
+}
+
+impl LocalEvents {
+    /// Times that a limit of this very cgroup was about to be exceeded.
+    #[must_use]
+    pub const fn limit_hits(&self) -> u64 {
+        self.max.saturating_add(self.high)
+    }
+
+    /// Times that the kernel's OOM killer was asked for this very limit, or ended a process of this very cgroup.
+    #[must_use]
+    pub const fn ooms(&self) -> u64 {
+        self.oom.saturating_add(self.oom_kills)
+    }
 }
 
 /// Cumulative stall time of a resource from its PSI file (Documentation/accounting/psi.rst).
@@ -178,10 +211,20 @@ impl Memory {
         }
     }
 
-    /// Times that a limit was about to be exceeded.
+    /// Times that a limit was about to be exceeded, here or below.
     #[must_use]
     pub const fn limit_hits(&self) -> u64 {
         self.max_events.saturating_add(self.high_events)
+    }
+
+    /// Times that the kernel's OOM killer was asked or acted: for this limit alone where that is told, and else in the
+    /// whole subtree. One that ends what hits a smaller limit further down does nothing for this one.
+    #[must_use]
+    pub const fn ooms(&self) -> u64 {
+        match self.local {
+            Some(local) => local.ooms(),
+            None => self.oom_events.saturating_add(self.oom_kills),
+        }
     }
 
     /// Bytes that reclaim cannot free without swap: anonymous memory and shmem.

@@ -6,7 +6,7 @@ use memguard_common::{RETURN_BUCKETS, counters::RETURN_BOUNDS_NS};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    sample::{Cpu, Limit, Sample, Stall},
+    sample::{Cpu, Limit, LocalEvents, Sample, Stall},
     thresholds::Settings,
     window::Window,
 };
@@ -22,8 +22,12 @@ pub struct Signals {
     pub limited_by: Limit,
     /// Mean memory.current of the limit.
     pub at_limit: f64,
+    /// Of this very limit where that is told (memory.events.local), else of those below it too.
     pub limit_hits_per_s: f64,
-    /// `oom` events and OOM kills in the window.
+    /// Those, of all hits in the subtree; `None` where that can't be told, and without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own_hits: Option<f64>,
+    /// `oom` events and OOM kills in the window, of this very limit where that is told.
     pub ooms: u64,
     /// Mean anon + shmem of the limit.
     pub unreclaimable: f64,
@@ -110,6 +114,10 @@ impl Signals {
         let busy =
             |kind: fn(Cpu) -> Duration| Some(kind(last.cpu?).saturating_sub(kind(first.cpu?)).as_secs_f64() / seconds);
         let share_of_limit = |bytes: f64| bytes / limit as f64;
+        let local = |value: fn(&LocalEvents) -> u64| {
+            Some(value(&last.memory.local?).saturating_sub(value(&first.memory.local?)))
+        };
+        let (hits, own_hits) = (delta(|s| s.memory.limit_hits()), local(LocalEvents::limit_hits));
 
         let steals = delta(|s| s.memory.steals);
         // The multi-gen LRU leaves a refault out of memory.stat if another cgroup threw the page out (lru_gen_refault()):
@@ -140,8 +148,10 @@ impl Signals {
             limit,
             limited_by,
             at_limit: share_of_limit(window.mean(|s| s.memory.current as f64)),
-            limit_hits_per_s: per_s(delta(|s| s.memory.limit_hits())),
-            ooms: delta(|s| s.memory.oom_events).saturating_add(delta(|s| s.memory.oom_kills)),
+            limit_hits_per_s: per_s(own_hits.unwrap_or(hits)),
+            own_hits: own_hits.filter(|_| hits > 0).map(|own| (own as f64 / hits as f64).min(1.0)),
+            ooms: local(LocalEvents::ooms)
+                .unwrap_or_else(|| delta(|s| s.memory.oom_events).saturating_add(delta(|s| s.memory.oom_kills))),
             unreclaimable: share_of_limit(window.mean(|s| s.memory.unreclaimable() as f64)),
             refault_share,
             turnover_per_s: per_s(steals) / cached_pages,

@@ -152,6 +152,7 @@ impl Ramp {
 #[serde(default)]
 pub struct Thresholds {
     pub at_limit: Ramp,
+    pub own_hits: Ramp,
     pub unreclaimable: Ramp,
     pub refault_share: Ramp,
     pub text_returns_per_s: Ramp,
@@ -172,6 +173,7 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self {
             at_limit: Ramp::plain(0.95),
+            own_hits: Ramp::plain(0.5),
             unreclaimable: Ramp::new(0.25, 0.60),
             refault_share: Ramp::new(0.3, 0.7),
             text_returns_per_s: Ramp::new(5.0, 30.0),
@@ -236,6 +238,10 @@ macro_rules! knobs {
 knobs! {
     plain at_limit, "share of the limit", 0.5..=1.0,
         "Mean memory.current. A livelock sits at its limit all the time; below it reclaim has no reason to run.";
+    plain own_hits, "share of the hits in the subtree", 0.0..=1.0,
+        "Whether it is this limit that is hit, or mostly smaller ones below it. What a pod shows is the sum of its \
+         containers: one that thrashes at its own limit must not be taken for a hang of the pod, for which the container \
+         with the most memory would be ended. Where the containers have room below their limits it is 1.";
     graded unreclaimable, "share of the limit", 0.0..=1.0,
         "anon + shmem: what reclaim can't touch without swap. Hangs had 24 % and more when they began, mostly over 90 % \
          later; programs that only read files have next to none.";

@@ -88,8 +88,11 @@ fn went_backwards(before: &Sample, now: &Sample) -> bool {
         ]
     };
     let memory = counters(&before.memory).iter().zip(counters(&now.memory)).any(|(before, now)| now < *before);
+    let local = before.memory.local.zip(now.memory.local).is_some_and(|(before, now)| {
+        now.max < before.max || now.high < before.high || now.oom < before.oom || now.oom_kills < before.oom_kills
+    });
     let cpu = before.cpu.zip(now.cpu).is_some_and(|(before, now)| now.user < before.user || now.system < before.system);
-    memory || cpu
+    memory || local || cpu
 }
 
 #[cfg(test)]
@@ -104,6 +107,7 @@ mod tests {
             pressure: Pressure::default(),
             cpu: None,
             tracer: None,
+            hung_below: false,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::engine::{
-    Cpu, Engine, Memory, Observation, Pressure, ReclaimSample, Sample, Settings, Stall, StallSample, State,
-    TracerSample, UnitId,
+    Cpu, Engine, LocalEvents, Memory, Observation, Pressure, ReclaimSample, Sample, Settings, Stall, StallSample,
+    State, TracerSample, UnitId,
     baselines::{Baseline, Watch},
 };
 
@@ -158,6 +158,7 @@ fn hang(now: u64) -> Sample {
             stall: Some(StallSample { task_ns: count(2 * SECOND), wall_ns: count(SECOND / 4 * 3) }),
             ..TracerSample::default()
         }),
+        hung_below: false,
     }
 }
 
@@ -189,6 +190,11 @@ fn change(sample: &mut Sample, member: u8, value: u64) {
         19 => sample.pressure.io = (value != 1).then_some(Stall { some: time, full: time }),
         20 => sample.cpu = (value != 1).then_some(Cpu { user: time, system: time }),
         21 => sample.tracer = None,
+        28 => {
+            let local = LocalEvents { max: value, high: value, oom: value, oom_kills: value };
+            memory.local = (value != 1).then_some(local);
+        }
+        29 => sample.hung_below = value == 1,
         _ => {
             let Some(tracer) = &mut sample.tracer else { return };
             match member {

@@ -50,7 +50,7 @@ pub fn ring_record(data: &[u8]) {
             let mut sum = snapshot.counters;
             sum.accumulate(&snapshot.counters);
         }
-        Ok(Record::OomVictim(header) | Record::CgroupMade(header) | Record::CgroupRemoved(header)) => {
+        Ok(Record::OomVictim(header) | Record::CgroupRemoved(header)) => {
             assert_eq!(header.size as usize, data.len());
             assert_eq!((Some(header.at_ns), Some(header.cgroup_id)), (word(8), word(16)));
         }
@@ -75,13 +75,18 @@ pub fn cgroup_files(data: &[u8]) {
         assert_eq!(parse::unreclaimable(text) > 0, memory.unreclaimable() > 0 || text.matches("anon ").count() > 1);
     }
     assert!(memory.page_cache() <= memory.file && memory.limit().is_none());
-    let _ = memory.limit_hits();
+    let _ = (memory.limit_hits(), memory.ooms());
     for error in [parse::pressure(text).err(), parse::cpu_stat(text).err(), parse::populated(text).err()] {
         assert_ne!(error.as_deref(), Some(""));
     }
-    if parse::limit_hits(text).is_none() {
-        assert_eq!((memory.max_events, memory.high_events), (0, 0));
+    match parse::local_events(text) {
+        Some(local) => {
+            assert_eq!((local.max, local.high), (memory.max_events, memory.high_events));
+            assert_eq!((local.oom, local.oom_kills), (memory.oom_events, memory.oom_kills));
+        }
+        None => assert_eq!((memory.max_events, memory.high_events), (0, 0)),
     }
+    let _ = parse::descendants(text);
     assert!(!parse::lists_process(text, 4242) || text.contains("4242"));
     if let Some(path) = parse::v2_path(text) {
         assert!(!path.contains('\n'));

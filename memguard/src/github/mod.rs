@@ -83,7 +83,8 @@ impl Server {
         if theirs.as_deref() == Some(self.host.as_str()) {
             return Ok(());
         }
-        let theirs = theirs.unwrap_or_else(|| config_url.to_owned());
+        // It may have been kept by an older memguard, which left a password in it.
+        let theirs = theirs.unwrap_or_else(|| config_url.rsplit('@').next().unwrap_or_default().to_owned());
         let why = format!(
             "the runner belongs to {}, and memguard's credentials are for {}; name the right one as github.url",
             crate::remote::server_text(&theirs),

@@ -11,6 +11,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     pub id: String,
+    /// Counts how often it was kept: of two states the higher one is the later. 0 in what an older memguard wrote.
+    #[serde(default)]
+    pub revision: u64,
     /// When it was decided, seconds since 1970.
     pub decided_at: u64,
     /// Of the machine's start in which it was decided: ids of cgroups begin anew with each.
@@ -46,6 +49,14 @@ pub struct Incident {
 pub enum Stage {
     /// It is ended at any moment. Kept before it is done, so that the next start knows of it.
     Planned,
+    /// The kill is out, and there is no way back; what came of it was not seen yet. Kept at once when it is, so that the
+    /// next start knows who only takes long to die.
+    Out {
+        /// ms since 1970.
+        at: u64,
+        /// What is certain already.
+        so_far: Ended,
+    },
     /// It was done, or in observe mode would have been.
     Done { ended: Ended },
     /// It could not be done.
@@ -62,7 +73,7 @@ pub enum Stage {
 pub enum Found {
     /// No process is left in it, or it is gone: the kill came through, or it was not needed any more.
     Gone,
-    /// It lives. Nothing is done on the word of the past: the detector judges it anew.
+    /// Somebody in it lives, and has no SIGKILL. Nothing is done on the word of the past: the detector judges it anew.
     Alive,
 }
 
@@ -73,7 +84,11 @@ impl Incident {
         matches!(self.mode, Mode::Enforce)
             && matches!(
                 self.stage,
-                Stage::Planned | Stage::Done { .. } | Stage::Failed { .. } | Stage::Interrupted { found: Found::Gone }
+                Stage::Planned
+                    | Stage::Out { .. }
+                    | Stage::Done { .. }
+                    | Stage::Failed { .. }
+                    | Stage::Interrupted { found: Found::Gone }
             )
     }
 
@@ -86,10 +101,16 @@ impl Incident {
         }
     }
 
+    /// Whether it is not known yet what came of it.
+    #[must_use]
+    pub const fn is_pending(&self) -> bool {
+        matches!(self.stage, Stage::Planned | Stage::Out { .. })
+    }
+
     /// Whether something remains to be done.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Planned) || self.follow_ups.iter().any(FollowUp::is_open)
+        self.is_pending() || self.follow_ups.iter().any(FollowUp::is_open)
     }
 
     /// What came of it, for people.
@@ -97,9 +118,17 @@ impl Incident {
     pub fn outcome(&self) -> String {
         match &self.stage {
             Stage::Planned => "to be ended at any moment".to_owned(),
+            Stage::Out { so_far: Ended::OomKilled { .. }, .. } => {
+                "the OOM killer was made to act, and how many are left is not known yet".to_owned()
+            }
+            Stage::Out { .. } => "killed, and not seen empty yet".to_owned(),
             Stage::Done { ended } => match ended {
-                Ended::Dead { empty_after_ms, .. } => format!("killed, empty after {empty_after_ms} ms"),
-                Ended::Lingering { waited_ms, .. } => format!("killed, a process was still there after {waited_ms} ms"),
+                Ended::Dead { empty_after_ms, .. } => {
+                    format!("killed{}, empty after {empty_after_ms} ms", ended.late())
+                }
+                Ended::Lingering { waited_ms, .. } => {
+                    format!("killed{}, a process was still there after {waited_ms} ms", ended.late())
+                }
                 Ended::OomKilled { processes, alive, .. } => format!(
                     "the OOM killer ended {processes} of its processes, {}",
                     if *alive { "the others live" } else { "none is left" }
@@ -129,6 +158,7 @@ pub fn boot_id() -> String {
 pub(crate) fn example(id: &str, decided_at: u64) -> Incident {
     Incident {
         id: id.to_owned(),
+        revision: 0,
         decided_at,
         boot_id: boot_id(),
         mode: Mode::Enforce,
@@ -160,6 +190,7 @@ mod tests {
         ];
         let stages = ended.into_iter().map(|ended| Stage::Done { ended }).chain([
             Stage::Planned,
+            Stage::Out { at: 1, so_far: Ended::Lingering { write_us: 1, waited_ms: 0 } },
             Stage::Failed { error: "x".to_owned() },
             Stage::Suppressed { why: "x".to_owned() },
             Stage::Interrupted { found: Found::Gone },
@@ -176,13 +207,18 @@ mod tests {
     #[test]
     fn what_an_older_memguard_wrote_is_read() {
         let mut old = serde_json::to_value(example("mg-1-2", 3)).unwrap();
-        old.as_object_mut().unwrap().remove("rule");
-        assert_eq!(serde_json::from_value::<Incident>(old).unwrap().rule, "");
+        for field in ["rule", "revision"] {
+            old.as_object_mut().unwrap().remove(field);
+        }
+        let read = serde_json::from_value::<Incident>(old).unwrap();
+        assert_eq!((read.rule.as_str(), read.revision), ("", 0));
     }
 
     #[test]
     fn what_was_not_done_costs_nothing_of_the_budget() {
         let with = |stage| Incident { stage, ..example("a", 1) }.spent();
+        let so_far = Ended::Lingering { write_us: 1, waited_ms: 0 };
+        assert!(with(Stage::Out { at: 1, so_far }));
         assert!(with(Stage::Planned) && with(Stage::Failed { error: String::new() }));
         assert!(with(Stage::Interrupted { found: Found::Gone }));
         assert!(!with(Stage::Interrupted { found: Found::Alive }));

@@ -11,9 +11,11 @@ mod keeper;
 #[cfg(test)]
 mod power;
 mod store;
+mod writer;
 
 #[cfg(test)]
 pub(crate) use self::incident::example;
+pub(crate) use self::keeper::latest;
 pub use self::{
     copies::Copies,
     disk::Disk,

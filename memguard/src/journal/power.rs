@@ -5,11 +5,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use redb::{Database, StorageBackend};
+use redb::StorageBackend;
 
 use super::{
     incident::{Incident, example},
-    store::{Opener, Store, StoreError, is_damaged},
+    store::{Opener, Store, StoreError, builder, is_damaged},
 };
 
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Disk {
                 file: "the disk".into(),
                 source: Box::new(error.into()),
             };
-            Database::builder().create_with_backend(disk.clone()).map_err(failed)
+            builder().create_with_backend(disk.clone()).map_err(failed)
         })
     }
 

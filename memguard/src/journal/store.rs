@@ -8,11 +8,14 @@ use std::{
 };
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable as _, ReadableTableMetadata as _, StorageBackend as _,
-    TableDefinition, backends::InMemoryBackend,
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable as _, ReadableTableMetadata as _,
+    StorageBackend as _, TableDefinition, backends::InMemoryBackend,
 };
 
 use super::incident::Incident;
+
+#[cfg(test)]
+mod tests;
 
 const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("incidents");
 const NAME: &str = "journal.redb";
@@ -41,6 +44,15 @@ pub enum StoreError {
     Use(#[from] Box<redb::Error>),
     #[error("it was closed after an error")]
     Closed,
+}
+
+/// How a store is opened to be written to, wherever it is. The whole file is checked each time, which takes a moment: redb trusts one
+/// that was closed cleanly, and where a disk has damaged a page of it, it would end memguard in the middle of reading, at each
+/// start anew.
+pub(super) fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+    builder
 }
 
 fn used(error: impl Into<redb::Error>) -> StoreError {
@@ -97,6 +109,14 @@ impl Store {
         {
             let mut table = writing.open_table(TABLE).map_err(used)?;
             for incident in incidents {
+                let newer = match table.get(incident.id.as_str()).map_err(used)? {
+                    Some(there) => revision(there.value()) > incident.revision,
+                    None => false,
+                };
+                // A copy that could not be written for a while does not undo what the disk has taken meanwhile.
+                if newer {
+                    continue;
+                }
                 let value = serde_json::to_vec(incident).unwrap_or_default();
                 table.insert(incident.id.as_str(), value.as_slice()).map_err(used)?;
             }
@@ -119,6 +139,16 @@ impl Store {
         }
         writing.commit().map_err(used)
     }
+}
+
+/// That of an incident as it is kept.
+fn revision(value: &[u8]) -> u64 {
+    #[derive(serde::Deserialize)]
+    struct Kept {
+        #[serde(default)]
+        revision: u64,
+    }
+    serde_json::from_slice(value).map_or(0, |kept: Kept| kept.revision)
 }
 
 /// Opens the store in `folder`, and makes both if they are not there. One that is damaged is put aside.
@@ -146,7 +176,8 @@ pub(super) fn opener(folder: PathBuf) -> Opener {
 /// being made.
 pub(super) fn is_damaged(error: &redb::Error) -> bool {
     match error {
-        redb::Error::Corrupted(_) => true,
+        // The second one is of a version that this memguard does not know; a bad byte is enough for that.
+        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => true,
         redb::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
         _ => false,
     }
@@ -168,7 +199,7 @@ fn open(path: &Path) -> Result<Database, StoreError> {
     }
     let empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
     drop(file);
-    Database::builder().set_cache_size(CACHE).create(path).map_err(|error| match error {
+    builder().create(path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { file: path.to_owned() },
         other => {
             // Half of a header is in the way of the next try.
@@ -237,129 +268,7 @@ fn in_memory(path: &Path) -> Result<Database, StoreError> {
         .and_then(|()| copy.write(0, &content))
         .map_err(|error| unreadable(error.to_string()))?;
     drop(content);
-    Database::builder()
-        .set_cache_size(CACHE)
+    builder()
         .create_with_backend(copy)
         .map_err(|error| StoreError::Open { file: path.to_owned(), source: Box::new(error.into()) })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-        time::SystemTime,
-    };
-
-    use super::{
-        super::incident::{Stage, example},
-        *,
-    };
-
-    #[test]
-    fn what_was_put_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("state");
-        assert_eq!(read_only(&folder).unwrap(), []);
-        let mut store = Store::open(opener(folder.clone())).unwrap();
-        store.put(&[example("mg-5-1", 5), example("mg-4-1", 4)]).unwrap();
-        store.put(&[Incident { evidence: "new".to_owned(), ..example("mg-5-1", 5) }]).unwrap();
-        drop(store);
-        let all = read_only(&folder).unwrap();
-        assert_eq!(all.len(), 2);
-        assert_eq!((all[0].decided_at, all[1].evidence.as_str()), (4, "new"));
-    }
-
-    /// Everything about a file that a reader could have changed.
-    fn state(file: &Path) -> (Vec<u8>, u64, SystemTime) {
-        let metadata = fs::metadata(file).unwrap();
-        (fs::read(file).unwrap(), metadata.blocks(), metadata.modified().unwrap())
-    }
-
-    #[test]
-    fn a_reader_changes_nothing_and_makes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("state");
-        assert_eq!(read_only(&folder).unwrap(), []);
-        assert!(!folder.exists());
-        fs::create_dir(&folder).unwrap();
-        assert_eq!(read_only(&folder).unwrap(), []);
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        let mut store = Store::open(opener(folder.clone())).unwrap();
-        store.put(&[example("mg-5-1", 5)]).unwrap();
-        drop(store);
-        let file = folder.join(NAME);
-        let before = state(&file);
-        // As for somebody who may not write, and on a file system that is read-only.
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
-        assert_eq!(read_only(&folder).unwrap().len(), 1);
-        assert_eq!(state(&file), before);
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn one_that_was_not_closed_is_read_all_the_same() {
-        let dir = tempfile::tempdir().unwrap();
-        let (open, killed) = (dir.path().join("open"), dir.path().join("killed"));
-        let mut store = Store::open(opener(open.clone())).unwrap();
-        store.put(&[example("mg-5-1", 5), example("mg-6-1", 6)]).unwrap();
-        fs::create_dir(&killed).unwrap();
-        // What a memguard that is killed leaves there.
-        fs::copy(open.join(NAME), killed.join(NAME)).unwrap();
-        let file = killed.join(NAME);
-        let error = Database::builder().open_read_only(&file).err().unwrap();
-        assert!(matches!(error, DatabaseError::RepairAborted), "or this test shows nothing: {error}");
-        let before = state(&file);
-        assert_eq!(read_only(&killed).unwrap().len(), 2);
-        assert_eq!(state(&file), before);
-    }
-
-    #[test]
-    fn what_is_no_store_is_an_error_that_names_it() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(NAME), "").unwrap();
-        assert_eq!(read_only(dir.path()).unwrap(), [], "as a full disk leaves it");
-        for content in [b"x".to_vec(), vec![7; 100_000]] {
-            fs::write(dir.path().join(NAME), &content).unwrap();
-            let error = read_only(dir.path()).unwrap_err().to_string();
-            assert!(error.contains(NAME), "{error}");
-            assert_eq!(fs::read(dir.path().join(NAME)).unwrap(), content);
-        }
-    }
-
-    #[test]
-    fn one_at_a_time_and_the_error_says_what_to_do() {
-        let dir = tempfile::tempdir().unwrap();
-        let _store = Store::open(opener(dir.path().to_owned())).unwrap();
-        let error = Store::open(opener(dir.path().to_owned())).err().unwrap().to_string();
-        assert!(error.contains("another memguard") && error.contains("--state-dir"), "{error}");
-        assert!(matches!(read_only(dir.path()), Err(StoreError::InUse { .. })));
-    }
-
-    #[test]
-    fn a_damaged_one_is_put_aside() {
-        // The second one is what a full disk leaves of a database that was being made: a length, and no header yet.
-        for content in [vec![7; 100_000], vec![0; 1 << 20], vec![0; 10]] {
-            let dir = tempfile::tempdir().unwrap();
-            fs::write(dir.path().join(NAME), &content).unwrap();
-            let mut store = Store::open(opener(dir.path().to_owned())).unwrap();
-            store.put(&[example("mg-1-1", 1)]).unwrap();
-            assert_eq!(fs::read(dir.path().join("journal.damaged")).unwrap(), content);
-        }
-    }
-
-    #[test]
-    fn the_oldest_go_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(opener(dir.path().to_owned())).unwrap();
-        let closed = |n: u64| {
-            let stage = Stage::Suppressed { why: String::new() };
-            Incident { stage, ..example(&format!("mg-{}-1", 1_700_000_000 + n), 1_700_000_000 + n) }
-        };
-        let many: Vec<_> = (0..MOST + 10).map(closed).collect();
-        store.put(&[example("mg-1-1", 1)]).unwrap();
-        store.put(&many).unwrap();
-        let all = store.all().unwrap();
-        assert_eq!((all.len() as u64, all[0].decided_at), (MOST, 1), "what is open stays");
-        assert_eq!(all[1].decided_at, 1_700_000_011);
-    }
 }

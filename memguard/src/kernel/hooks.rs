@@ -146,13 +146,17 @@ pub const HOOKS: &[Hook] = &[
         needs: &[],
     },
     Hook { program: "oom_victim", attach: Attach::Tracepoint, target: "mark_victim", arguments: 1, needs: &[] },
-    Hook { program: "cgroup_made", attach: Attach::Tracepoint, target: "cgroup_mkdir", arguments: 1, needs: CGROUP },
-    Hook { program: "cgroup_removed", attach: Attach::Tracepoint, target: "cgroup_rmdir", arguments: 1, needs: CGROUP },
+    Hook {
+        program: "cgroup_removed",
+        attach: Attach::Tracepoint,
+        target: "cgroup_rmdir",
+        arguments: 1,
+        needs: &[g::CGROUP_KN, g::KERNFS_ID, g::CGROUP_ROOT, g::ROOT_HIERARCHY],
+    },
 ];
 
 const REFAULT: &[&str] =
     &[g::FOLIO_FLAGS, g::PG_SWAPBACKED, g::FOLIO_MAPPING, g::MAPPING_HOST, g::INODE_NUMBER, g::INODE_SB, g::SB_DEV];
-const CGROUP: &[&str] = &[g::CGROUP_KN, g::KERNFS_ID];
 const MEMCG: &[&str] = &[g::MEMCG_CGROUP, g::CGROUP_KN, g::KERNFS_ID];
 
 /// The hook with this program.

@@ -32,6 +32,8 @@ const MEMBERS: &[(&str, &str, &[&str])] = &[
     // css is the first member; its `cgroup` is reached through it.
     (g::MEMCG_CGROUP, "cgroup_subsys_state", &["cgroup"]),
     (g::CGROUP_KN, "cgroup", &["kn"]),
+    (g::CGROUP_ROOT, "cgroup", &["root"]),
+    (g::ROOT_HIERARCHY, "cgroup_root", &["hierarchy_id"]),
     (g::KERNFS_ID, "kernfs_node", &["id"]),
     (g::TASK_CGROUPS, "task_struct", &["cgroups"]),
     (g::CSS_SET_DFL_CGRP, "css_set", &["dfl_cgrp"]),

@@ -26,13 +26,15 @@ impl std::fmt::Display for Signal {
             Self::Refaults => "refaults",
             Self::Stalls => "time lost to memory",
             Self::OomVictims => "OOM victims",
-            Self::CgroupLifecycle => "cgroups made and removed",
+            Self::CgroupLifecycle => "cgroups removed",
         })
     }
 }
 
 /// One way to get a signal from the tracer.
 struct Source {
+    /// In the order in which they are attached: the end of a span of time before its begin, because a begin whose end is
+    /// not seen leaves its task in that state for good, and an end without a begin does no harm.
     programs: &'static [&'static str],
     /// What it does not tell, compared with the best one.
     lost: Option<&'static str>,
@@ -53,7 +55,7 @@ const fn best(programs: &'static [&'static str]) -> Source {
 const LADDERS: &[Ladder] = &[
     Ladder {
         signal: Signal::ReclaimCycles,
-        sources: &[best(&["reclaim_begin", "reclaim_end"])],
+        sources: &[best(&["reclaim_end", "reclaim_begin"])],
         fallback: "memory.events and memory.stat, polled every second; the time of cycles is lost",
     },
     Ladder {
@@ -86,16 +88,16 @@ const LADDERS: &[Ladder] = &[
     Ladder {
         signal: Signal::Stalls,
         sources: &[
-            best(&["stall_enter_fentry", "stall_leave_fentry"]),
-            best(&["stall_enter_kprobe", "stall_leave_kprobe"]),
+            best(&["stall_leave_fentry", "stall_enter_fentry"]),
+            best(&["stall_leave_kprobe", "stall_enter_kprobe"]),
         ],
         fallback: "memory.pressure of PSI, where it is on",
     },
     Ladder { signal: Signal::OomVictims, sources: &[best(&["oom_victim"])], fallback: "oom_kill of memory.events" },
     Ladder {
         signal: Signal::CgroupLifecycle,
-        sources: &[best(&["cgroup_made", "cgroup_removed"])],
-        fallback: "the tree is walked again; counters of removed cgroups stay until the map is full",
+        sources: &[best(&["cgroup_removed"])],
+        fallback: "the tree is walked again; counters of removed cgroups stay until the table is full",
     },
 ];
 
@@ -277,15 +279,14 @@ mod tests {
         assert_eq!(
             programs,
             [
-                "reclaim_begin",
                 "reclaim_end",
+                "reclaim_begin",
                 "limit_owner_fentry",
                 "fault_fexit",
                 "refault_fentry",
-                "stall_enter_fentry",
                 "stall_leave_fentry",
+                "stall_enter_fentry",
                 "oom_victim",
-                "cgroup_made",
                 "cgroup_removed"
             ]
         );
@@ -303,7 +304,7 @@ mod tests {
     #[test]
     fn without_trampolines_kprobes_and_it_says_what_is_lost() {
         let plan = plan(&without(&["limit_owner_fentry", "fault_fexit", "refault_fentry", "stall_leave_fentry"]));
-        assert_eq!(signal(&plan, Signal::Stalls).programs, ["stall_enter_kprobe", "stall_leave_kprobe"]);
+        assert_eq!(signal(&plan, Signal::Stalls).programs, ["stall_leave_kprobe", "stall_enter_kprobe"]);
         assert_eq!(plan.level, Level::Degraded);
         assert_eq!(signal(&plan, Signal::LimitOwner).programs, ["limit_owner_kprobe"]);
         assert_eq!(signal(&plan, Signal::FileFaults).programs, ["fault_kprobe"]);
@@ -353,6 +354,18 @@ mod tests {
             let plan = plan(&facts);
             assert_eq!((plan.level, plan.programs().count()), (Level::Files, 0));
             assert!(plan.no_tracer.unwrap().contains(remedy));
+        }
+    }
+
+    #[test]
+    fn what_sees_an_end_is_attached_before_what_sees_a_begin() {
+        for (begin, end) in [("reclaim_begin", "reclaim_end"), ("stall_enter", "stall_leave")] {
+            let programs = LADDERS.iter().flat_map(|ladder| ladder.sources).map(|source| source.programs);
+            let pairs: Vec<_> = programs.filter(|programs| programs.iter().any(|p| p.starts_with(begin))).collect();
+            assert!(!pairs.is_empty(), "{begin}");
+            for pair in pairs {
+                assert!(pair.len() == 2 && pair[0].starts_with(end) && pair[1].starts_with(begin), "{pair:?}");
+            }
         }
     }
 

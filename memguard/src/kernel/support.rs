@@ -103,7 +103,6 @@ impl Facts {
             "btf_trace_mm_vmscan_memcg_reclaim_end",
             "btf_trace_mm_filemap_fault",
             "btf_trace_mark_victim",
-            "btf_trace_cgroup_mkdir",
             "btf_trace_cgroup_rmdir",
         ];
         let functions = HOOKS.iter().filter(|hook| hook.attach != Attach::Tracepoint).map(|hook| hook.target);

@@ -18,7 +18,7 @@ use kube::{
 use serde::{Deserialize, Serialize};
 use tower::timeout::TimeoutLayer;
 
-use super::{failure::Call, watch::WATCH};
+use super::{failure::Call, list::selector, watch::WATCH};
 use crate::remote::{Failure, chain, server_text};
 
 /// A watch that says nothing for longer than the server lets it live is dead.
@@ -133,7 +133,7 @@ pub async fn check(client: &Client, node: &str) -> Vec<Right> {
     let mut problem: Option<String> = None;
     for (verb, resource, group, needed_for) in RIGHTS {
         // An authorizer that knows field selectors may allow the pods of this node alone.
-        let selector = (resource == "pods" && verb != "get").then(|| format!("spec.nodeName={node}"));
+        let selector = (resource == "pods" && verb != "get").then(|| selector(node));
         let granted = match &problem {
             Some(_) => None,
             None => match ask(client, verb, resource, group, selector).await {
@@ -214,7 +214,7 @@ mod tests {
                 assert_eq!((&attributes["verb"], &attributes["resource"]), (&json!(verb), &json!(resource)));
                 assert_eq!(attributes["group"], json!(group));
                 let of_this_node = verb != "get" && resource == "pods";
-                assert_eq!(attributes["fieldSelector"]["rawSelector"] == json!("spec.nodeName=node-1"), of_this_node);
+                assert_eq!(attributes["fieldSelector"]["rawSelector"] == json!(selector("node-1")), of_this_node);
                 asked.json(201, &json!({"status": {"allowed": verb != "delete", "reason": "RBAC"}}));
             }
         };

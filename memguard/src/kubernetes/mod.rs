@@ -11,6 +11,8 @@ mod events;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod list;
+mod pieces;
 mod pods;
 mod runner;
 mod secret;

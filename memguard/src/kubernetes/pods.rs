@@ -1,6 +1,9 @@
 //! The pods of this node, as the API last told of them: whose a cgroup is.
 
 mod incoming;
+mod metadata;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -74,7 +77,30 @@ impl PodFacts {
     /// It has more labels than are kept here, perhaps.
     #[must_use]
     pub fn may_have_more_labels(&self) -> bool {
-        self.labels.len() >= incoming::KEPT
+        self.labels.len() >= metadata::KEPT
+    }
+
+    /// What it takes in memory, about: its texts, and the heap's share of each.
+    fn bytes(&self) -> usize {
+        const EACH: usize = 64;
+        let text = |text: &str| text.len() + EACH;
+        let pairs = |pairs: &BTreeMap<String, String>| -> usize { pairs.iter().map(|(k, v)| text(k) + text(v)).sum() };
+        let containers = self.containers.iter().map(|container| {
+            let limit = container.memory_limit.as_deref().map_or(0, text);
+            size_of::<ContainerFacts>() + text(&container.name) + text(&container.id) + limit
+        });
+        let owner = self
+            .owner
+            .iter()
+            .map(|owner| text(&owner.api_version) + text(&owner.kind) + text(&owner.name) + text(&owner.uid));
+        let names = [&self.uid, &self.uid, &self.namespace, &self.name, &self.node, &self.phase];
+        size_of::<Self>()
+            + names.into_iter().map(|name| text(name)).sum::<usize>()
+            + self.config_hash.as_deref().map_or(0, text)
+            + pairs(&self.labels)
+            + pairs(&self.annotations)
+            + containers.sum::<usize>()
+            + owner.sum::<usize>()
     }
 }
 
@@ -95,16 +121,32 @@ pub struct Pods {
 #[derive(Debug, Default)]
 struct Shared {
     /// By `metadata.uid`.
-    pods: HashMap<String, Arc<PodFacts>>,
+    pods: HashMap<String, Kept>,
+    /// Of all of them, about.
+    bytes: usize,
+    /// Counts full lists.
+    list: u64,
     stale_since: Option<SystemTime>,
 }
 
+#[derive(Debug)]
+struct Kept {
+    facts: Arc<PodFacts>,
+    bytes: usize,
+    /// The list that has it, or during which it was told of.
+    list: u64,
+}
+
 impl Pods {
+    /// What is kept of all pods, in bytes. A node with 500 pods that have 20 labels each takes 2 MiB.
+    pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
+
     /// Whose cgroup it is.
     #[must_use]
     pub fn of(&self, place: &Place) -> Option<Known<PodFacts>> {
         let shared = self.read();
-        let facts = shared.pods.get(&place.pod_uid).or_else(|| shared.static_pod(&place.pod_uid))?;
+        let facts = shared.pods.get(&place.pod_uid).map(|kept| &kept.facts);
+        let facts = facts.or_else(|| shared.static_pod(&place.pod_uid))?;
         Some(Known { facts: Arc::clone(facts), stale_since: shared.stale_since })
     }
 
@@ -129,20 +171,28 @@ impl Pods {
         self.write().stale_since = since;
     }
 
-    pub(super) fn put(&self, pod: PodFacts) {
-        self.write().pods.insert(pod.uid.clone(), Arc::new(pod));
+    /// Keeps what is known of a pod. If there is no room for all, the largest go, so nobody loses his because others have
+    /// large ones: the first of those that went, as `namespace/name`.
+    pub(super) fn put(&self, pod: PodFacts) -> Option<String> {
+        self.write().put(pod, Self::MOST_BYTES)
     }
 
     pub(super) fn remove(&self, uid: &str) {
-        self.write().pods.remove(uid);
+        self.write().remove(uid);
     }
 
-    /// A full list takes the place of all that was known.
-    pub(super) fn replace(&self, pods: Vec<PodFacts>) {
-        let pods = pods.into_iter().map(|pod| (pod.uid.clone(), Arc::new(pod))).collect();
-        let old = std::mem::replace(&mut self.write().pods, pods);
-        // Freed here, when the lock is free already.
-        drop(old);
+    /// A full list begins: what is put from now on is in it.
+    pub(super) fn begin_list(&self) {
+        self.write().list += 1;
+    }
+
+    /// The list is whole: what it lacks is gone.
+    pub(super) fn end_list(&self) {
+        let mut shared = self.write();
+        let list = shared.list;
+        shared.pods.retain(|_, kept| kept.list == list);
+        shared.pods.shrink_to_fit();
+        shared.bytes = shared.pods.values().map(|kept| kept.bytes).sum();
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Shared> {
@@ -157,8 +207,33 @@ impl Pods {
 impl Shared {
     /// Anybody who makes pods can write the annotation; so where two claim the same hash, neither has it.
     fn static_pod(&self, hash: &str) -> Option<&Arc<PodFacts>> {
-        let mut claims = self.pods.values().filter(|pod| pod.config_hash.as_deref() == Some(hash));
+        let claims = self.pods.values().map(|kept| &kept.facts);
+        let mut claims = claims.filter(|pod| pod.config_hash.as_deref() == Some(hash));
         claims.next().filter(|_| claims.next().is_none())
+    }
+
+    fn put(&mut self, pod: PodFacts, most_bytes: usize) -> Option<String> {
+        self.remove(&pod.uid);
+        let (uid, bytes, list) = (pod.uid.clone(), pod.bytes(), self.list);
+        self.bytes += bytes;
+        self.pods.insert(uid, Kept { facts: Arc::new(pod), bytes, list });
+        let mut left_out = None;
+        while self.bytes > most_bytes {
+            // What the list under way has not named yet may be gone anyway; if it is not, it is put once more.
+            let largest = self.pods.iter().max_by_key(|(_, kept)| (kept.list < list, kept.bytes));
+            let Some(uid) = largest.map(|(uid, _)| uid.clone()) else { break };
+            let Some(kept) = self.remove(&uid) else { break };
+            if kept.list == list {
+                left_out.get_or_insert_with(|| format!("{}/{}", kept.facts.namespace, kept.facts.name));
+            }
+        }
+        left_out
+    }
+
+    fn remove(&mut self, uid: &str) -> Option<Kept> {
+        let kept = self.pods.remove(uid)?;
+        self.bytes -= kept.bytes;
+        Some(kept)
     }
 }
 
@@ -167,7 +242,9 @@ impl Pods {
     /// As if the API had told of these, and perhaps gone away then.
     pub(crate) fn told(pods: Vec<PodFacts>, stale_since: Option<SystemTime>) -> Self {
         let told = Self::default();
-        told.replace(pods);
+        for pod in pods {
+            told.put(pod);
+        }
         told.set_stale(stale_since);
         told
     }
@@ -176,112 +253,4 @@ impl Pods {
 #[cfg(test)]
 pub(super) fn facts(pod: &serde_json::Value) -> PodFacts {
     Incoming::deserialize(pod).unwrap().facts().unwrap()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::{
-        incoming::{CONFIG_HASH, CONFIG_MIRROR, KEPT},
-        *,
-    };
-    use crate::{kubernetes::fixture::runner_pod, workload::Qos};
-
-    const UID: &str = "7fb47c9c-45d8-4a2c-8f1e-0123456789ab";
-    const HASH: &str = "7fb47c9c45d84a2c8f1e0123456789ab";
-
-    fn place(uid: &str, container: Option<char>) -> Place {
-        let container_id = container.map(|c| c.to_string().repeat(64));
-        Place { pod_uid: uid.to_owned(), qos: Qos::Burstable, container_id, nested: false }
-    }
-
-    fn static_pod(uid: &str, annotation: &str) -> PodFacts {
-        facts(
-            &json!({"metadata": {"name": uid, "namespace": "kube-system", "uid": uid, "annotations": {annotation: HASH}}}),
-        )
-    }
-
-    #[test]
-    fn a_cgroup_leads_to_its_pod_and_container() {
-        let pods = Pods::default();
-        assert_eq!(pods.of(&place(UID, None)), None);
-        pods.put(facts(&runner_pod(UID, "runner-1")));
-        let known = pods.clone().of(&place(UID, Some('a'))).unwrap();
-        let pod = &known.facts;
-        assert_eq!((pod.namespace.as_str(), pod.name.as_str(), pod.node.as_str()), ("ci", "runner-1", "node-1"));
-        assert_eq!(pod.owner.as_ref().map(|owner| owner.kind.as_str()), Some("EphemeralRunner"));
-        assert_eq!(known.stale_since, None);
-        let of = |c| pod.container(&place(UID, Some(c))).map(|c| (c.name.as_str(), c.init, c.restartable_init));
-        assert_eq!(of('a'), Some(("runner", false, false)));
-        assert_eq!(of('b'), Some(("dind", true, true)));
-        assert_eq!(of('c'), Some(("init", true, false)));
-        assert_eq!(of('d'), Some(("debug", false, false)));
-        assert_eq!(of('e'), None, "started a moment ago");
-        assert_eq!(pod.container(&place(UID, None)), None);
-        assert_eq!(pod.containers[0].memory_limit.as_deref(), Some("4Gi"));
-        pods.remove(UID);
-        assert!(pods.is_empty());
-    }
-
-    #[test]
-    fn only_what_is_needed_is_kept() {
-        let mut pod = runner_pod(UID, "runner-1");
-        pod["metadata"]["annotations"]["memguard.dev/huge"] = "x".repeat(250_000).into();
-        for i in 0..1000 {
-            pod["metadata"]["annotations"][format!("memguard.dev/{i}")] = "x".into();
-            pod["metadata"]["labels"][format!("l{i}")] = "x".into();
-        }
-        let pod = facts(&pod);
-        assert_eq!((pod.annotations.len(), pod.labels.len()), (KEPT + 1, KEPT));
-        assert!(
-            !pod.annotations.contains_key("memguard.dev/huge") && !pod.annotations.contains_key("other/annotation")
-        );
-        assert!(pod.may_have_more_labels());
-        assert!(!format!("{pod:?}").contains("SECRET"));
-    }
-
-    #[test]
-    fn what_a_pod_says_of_its_mode_is_never_lost() {
-        let mut pod = runner_pod(UID, "runner-1");
-        for i in 0..1000 {
-            pod["metadata"]["annotations"][format!("memguard.dev/{i}")] = "x".into();
-        }
-        assert_eq!(facts(&pod).annotations["memguard.dev/mode"], "observe");
-        pod["metadata"]["annotations"]["memguard.dev/mode"] = "é".repeat(100_000).into();
-        let pod = facts(&pod);
-        assert_eq!(pod.annotations["memguard.dev/mode"], "é".repeat(32), "enough to see that it is nonsense");
-        assert!(pod.annotations.len() <= KEPT + 1);
-    }
-
-    #[test]
-    fn what_holds_now_comes_before_what_was_asked_for() {
-        let mut pod = runner_pod(UID, "runner-1");
-        pod["status"]["containerStatuses"][0]["resources"] = json!({"limits": {"memory": "6Gi"}});
-        assert_eq!(facts(&pod).containers[0].memory_limit.as_deref(), Some("6Gi"));
-    }
-
-    #[test]
-    fn static_pods_are_found_by_the_hash_unless_two_claim_it() {
-        for annotation in [CONFIG_HASH, CONFIG_MIRROR] {
-            let pods = Pods::default();
-            pods.put(static_pod("mirror", annotation));
-            assert_eq!(pods.of(&place(HASH, None)).unwrap().facts.uid, "mirror");
-            pods.put(static_pod("liar", annotation));
-            assert_eq!(pods.of(&place(HASH, None)), None);
-        }
-        let pods = Pods::default();
-        pods.put(static_pod("liar", CONFIG_HASH));
-        pods.put(static_pod(HASH, "none"));
-        assert_eq!(pods.of(&place(HASH, None)).unwrap().facts.uid, HASH, "a real uid comes first");
-    }
-
-    #[test]
-    fn half_empty_objects_are_no_trouble() {
-        assert!(Incoming::default().facts().is_none());
-        let pod = facts(
-            &json!({"metadata": {"uid": "u"}, "status": {"containerStatuses": [{"name": "a", "containerID": ""}]}}),
-        );
-        assert_eq!((pod.containers.len(), pod.owner), (0, None));
-    }
 }

@@ -15,24 +15,21 @@
 //!   claim never leads out of the namespace, which is where such a role ends.
 //!
 //! The older generation's status is written by the runner's own pod, from the job's environment
-//! ([`Generation::says_what_jobs_wrote`]): before a run is cancelled because of it, GitHub has to say that a job of the run
-//! is on this runner.
+//! ([`Generation::says_what_jobs_wrote`]). So it has to fit what the runner is registered for, and before a run is cancelled,
+//! or a word written to its commit, because of it, GitHub has to say that a job of the run is on this runner.
 
 mod objects;
 #[cfg(test)]
 mod tests;
 
-use kube::{
-    Client,
-    api::{GetParams, ListParams},
-    core::Request,
-};
+use kube::{Client, api::GetParams, core::Request};
 use serde::{Deserialize, Serialize};
 
 use self::objects::{EphemeralRunner, Runner, RunnersPod};
 use super::{
     failure::Call,
-    pods::{Incoming, Owner, PodFacts},
+    list::list,
+    pods::{Owner, PodFacts},
 };
 use crate::remote::{Failure, server_text};
 
@@ -226,25 +223,17 @@ pub async fn job(client: &Client, runner: &RunnerRef) -> Result<RunnerFacts, Fai
 
 /// The runners whose pods are on a node, each once.
 pub async fn runners_on(client: &Client, node: &str) -> Result<Vec<RunnerRef>, Failure> {
-    #[derive(Deserialize)]
-    struct List {
-        items: Vec<Incoming>,
-    }
-
-    let call = Call { verb: "list", resource: "pods", of: format!("of node {node}") };
-    let list = ListParams::default().fields(&format!("spec.nodeName={node}")).match_any();
-    let text =
-        call.send(client, Request::new("/api/v1/pods").list(&list)).await.map_err(|error| call.failed(&error))?;
-    let list: List = serde_json::from_str(&text).map_err(|error| call.later(&server_text(&error.to_string())))?;
     let mut runners: Vec<RunnerRef> = Vec::new();
-    for runner in list.items.into_iter().filter_map(Incoming::facts).filter_map(|pod| RunnerRef::of(&pod)) {
+    let listed = list(client, node, |pod| {
+        let Some(runner) = pod.facts().and_then(|pod| RunnerRef::of(&pod)) else { return };
         let same = |other: &RunnerRef| {
             (other.api, &other.namespace, &other.name) == (runner.api, &runner.namespace, &runner.name)
         };
         if !runners.iter().any(same) {
             runners.push(runner);
         }
-    }
+    });
+    listed.await.map_err(|broken| broken.failure)?;
     Ok(runners)
 }
 

@@ -162,7 +162,9 @@ impl Page<'_> {
             "Time since the verdict of the oldest follow-up that is open; 0 if there is none",
             Unit::Seconds,
             gauges(Kind::ALL.map(of).map(|(labels, waiting)| {
-                let oldest = waiting.oldest.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+                // A journal may say anything.
+                let time = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+                let oldest = waiting.oldest.and_then(time);
                 (labels, oldest.map_or(0.0, |oldest| self.age(oldest)))
             })),
         );
@@ -249,6 +251,11 @@ fn cgroups(registry: &mut Registry, present: &Present) {
         "cgroups_turned_away",
         "Cgroups under reclaim that were not watched because there were too many at once",
         Some(present.turned_away),
+    );
+    registry.register(
+        "cgroups_unseen",
+        "Cgroups that the last walk of the tree did not get to, because there are too many, at all or below one container",
+        ConstGauge::new(present.unseen),
     );
 }
 

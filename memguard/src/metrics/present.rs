@@ -24,6 +24,8 @@ pub struct Present {
     pub suspected: u64,
     /// Cgroups that were not watched because there were too many.
     pub turned_away: u64,
+    /// Cgroups that the last walk of the tree did not get to, because there are too many.
+    pub unseen: u64,
     pub records: u64,
     pub wake_ups: u64,
     pub totals: Totals,

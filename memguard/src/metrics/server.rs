@@ -1,5 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`, from a thread of their own.
 
+mod listen;
+
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -25,6 +27,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub use self::listen::{Listener, listen};
 use super::{
     ask::Asker,
     counts::Metrics,
@@ -60,19 +63,6 @@ pub enum ServerError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("can't start the thread that serves metrics: {0}")]
     Thread(#[source] io::Error),
-}
-
-/// An address that is taken; who connects waits until it is served.
-#[derive(Debug)]
-pub struct Listener(std::net::TcpListener);
-
-/// Takes an address.
-pub fn listen(address: SocketAddr) -> Result<Listener, ServerError> {
-    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    listener.map(Listener).map_err(|source| ServerError::Listen { address, source })
 }
 
 /// What pages and answers are made from.

@@ -10,7 +10,7 @@ use super::Failure;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// A server that wants to be left alone for longer is asked again all the same.
-const LONGEST_WISH: Duration = Duration::from_hours(1);
+pub(super) const LONGEST_WISH: Duration = Duration::from_hours(1);
 /// What has not come through a day after the verdict helps nobody any more.
 pub const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
 
@@ -99,6 +99,12 @@ pub struct Open {
     pub asked: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced: Option<u64>,
+    /// GitHub would not take it (409), and what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+    /// The run's attempt that had the job. One that was begun later has the same id, and is nobody's business here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u64>,
     /// Since when GitHub is asked for a job on this runner, and has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked: Option<u64>,
@@ -107,12 +113,37 @@ pub struct Open {
     pub last: Option<String>,
 }
 
+/// A cancellation that GitHub would not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Since when, ms since 1970.
+    pub since: u64,
+    /// It was the forced one.
+    #[serde(default)]
+    pub forced: bool,
+    /// In GitHub's words.
+    pub why: String,
+}
+
 /// Something to do, and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowUp {
     pub kind: Kind,
     #[serde(flatten)]
     pub progress: Progress,
+    /// When GitHub took a cancellation, if it did. Outlives [`Open::asked`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<u64>,
+}
+
+impl Open {
+    /// With no time in it that is still to come: somebody set the clock back, and what was waited for would never be over.
+    #[must_use]
+    pub(super) fn until(self, now: u64) -> Self {
+        let past = |time: Option<u64>| time.map(|time| time.min(now));
+        let refused = self.refused.map(|refused| Refused { since: refused.since.min(now), ..refused });
+        Self { asked: past(self.asked), forced: past(self.forced), looked: past(self.looked), refused, ..self }
+    }
 }
 
 /// What one attempt came to.
@@ -131,7 +162,7 @@ pub enum Attempt {
 impl FollowUp {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, progress: Progress::Open(Open::default()) }
+        Self { kind, progress: Progress::Open(Open::default()), taken: None }
     }
 
     /// What is known of it while it is open.
@@ -148,6 +179,12 @@ impl FollowUp {
         self.open().is_some()
     }
 
+    /// When GitHub took the cancellation, if it did.
+    #[must_use]
+    pub fn taken(&self) -> Option<u64> {
+        self.taken.or_else(|| self.open().and_then(|open| open.asked.or(open.forced)))
+    }
+
     /// How it ended, for people.
     #[must_use]
     pub fn outcome(&self) -> String {
@@ -155,6 +192,9 @@ impl FollowUp {
         match &self.progress {
             Progress::Open(Open { last: Some(why), failures, .. }) if *failures > 0 => {
                 format!("{what}: tried {failures} times so far, {why}")
+            }
+            Progress::Open(Open { refused: Some(Refused { why, .. }), .. }) => {
+                format!("{what}: GitHub will not have it so far ({why})")
             }
             Progress::Open(Open { asked: Some(_), .. }) => format!("{what}: asked for"),
             Progress::Open(_) => format!("{what}: to be done"),
@@ -167,6 +207,7 @@ impl FollowUp {
     /// Takes in what an attempt came to. `jitter` is from 0 to 1; `decided_at` and `now` are ms since 1970.
     pub fn took(&mut self, attempt: Attempt, decided_at: u64, now: u64, jitter: f64) {
         let Progress::Open(open) = &self.progress else { return };
+        self.taken = self.taken.or(open.asked).or(open.forced);
         let too_late = now.saturating_sub(decided_at) >= milliseconds(GIVE_UP_AFTER);
         self.progress = match attempt {
             Attempt::Done(what) => Progress::Done { at: now, what },
@@ -278,7 +319,7 @@ mod tests {
             Progress::GaveUp { at: 1, why: "x".to_owned() },
             Progress::NotNeeded { why: "x".to_owned() },
         ] {
-            let job = FollowUp { kind: Kind::CheckRun, progress };
+            let job = FollowUp { progress, ..FollowUp::new(Kind::CheckRun) };
             let text = serde_json::to_string(&job).unwrap();
             assert_eq!(serde_json::from_str::<FollowUp>(&text).unwrap(), job, "{text}");
             assert!(job.outcome().starts_with("the check run: "));

@@ -41,21 +41,23 @@ impl Login {
     /// Whom to ask about a run: only the GitHub that the configuration names.
     pub(super) fn for_run(&self, run: &RunRef) -> Result<GitHub, Failure> {
         let never = |why: String| Failure::Final { why };
-        let url = || {
-            let url = run.config_url.as_deref();
-            url.ok_or_else(|| never("the runner's object does not say which GitHub it is for".to_owned()))
+        // The older ARC has one GitHub for all its runners, and they don't name it: it is the one that is configured.
+        let is_served = |serves: &dyn Fn(&str) -> Result<(), Failure>| match run.config_url.as_deref() {
+            Some(url) => serves(url),
+            None if run.older_arc => Ok(()),
+            None => Err(never("the runner's object does not say which GitHub it is for".to_owned())),
         };
         match self {
             Self::None => Err(never("no credentials for GitHub are configured".to_owned())),
             Self::Own(github) => {
-                github.serves(url()?)?;
+                is_served(&|url| github.serves(url))?;
                 Ok(github.clone())
             }
             Self::Arc(logins) => {
                 // What names no run says more of why there are no credentials.
                 let secret = run.arc_secret.as_ref().map_err(|why| never(why.clone()))?;
                 // Before anything is read.
-                logins.server.serves(url()?)?;
+                is_served(&|url| logins.server.serves(url))?;
                 Ok(logins.with(secret, run.proxied))
             }
         }
@@ -114,6 +116,7 @@ mod tests {
                 .map(|name| SecretRef { namespace: "ci".to_owned(), name: name.to_owned() })
                 .map_err(str::to_owned),
             proxied: false,
+            older_arc: false,
         }
     }
 
@@ -126,11 +129,25 @@ mod tests {
             (run(Some("http://127.0.0.1:2/o"), Ok("s")), "github.url"),
             (run(Some("http://127.0.0.1:1@evil.example/o"), Ok("s")), "github.url"),
             (run(None, Ok("s")), "which GitHub"),
+            (RunRef { older_arc: true, ..run(None, Err("name no secret")) }, "name no secret"),
             (run(Some("http://127.0.0.1:1/o"), Err("in a vault")), "in a vault"),
         ] {
             let error = logins.for_run(&run).err().unwrap();
             assert!(matches!(&error, Failure::Final { why: told } if told.contains(why)), "{error}");
         }
+    }
+
+    #[test]
+    fn the_older_arc_names_no_github_and_is_taken_for_the_configured_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("token"), "a-token").unwrap();
+        let source = Source::Token(dir.path().join("token"));
+        let settings = Settings { url: "http://127.0.0.1:1".to_owned(), ..Settings::new(source) };
+        let own = Login::Own(GitHub::new(&settings).unwrap());
+        assert!(own.for_run(&RunRef { older_arc: true, ..run(None, Err("none")) }).is_ok());
+        assert!(own.for_run(&run(None, Err("none"))).is_err());
+        let elsewhere = RunRef { older_arc: true, ..run(Some("https://github.com/o"), Err("none")) };
+        assert!(own.for_run(&elsewhere).is_err());
     }
 
     #[tokio::test]

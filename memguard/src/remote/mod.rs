@@ -25,7 +25,7 @@ mod workload;
 
 pub use self::{
     failure::Failure,
-    follow_up::{FollowUp, GIVE_UP_AFTER, Kind, Open, Progress},
+    follow_up::{FollowUp, GIVE_UP_AFTER, Kind, Open, Progress, Refused},
     login::{ArcLogins, Login},
     look::look_at_arc_secrets,
     outside::{Cancelled, Check, Outside, Run, RunJob, RunRef},

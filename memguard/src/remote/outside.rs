@@ -17,6 +17,8 @@ pub struct RunRef {
     pub arc_secret: Result<SecretRef, String>,
     /// ARC reaches that GitHub through a proxy.
     pub proxied: bool,
+    /// The runner is one of the older ARC: its object names no GitHub, and the run is one that its job could have made up.
+    pub older_arc: bool,
 }
 
 /// What GitHub says of a run.
@@ -24,6 +26,8 @@ pub struct RunRef {
 pub struct Run {
     /// Its conclusion, once it is completed.
     pub over: Option<String>,
+    /// Counts from 1; a run that was started again has the same id.
+    pub attempt: u64,
     pub head_sha: String,
     pub url: Option<String>,
 }
@@ -38,11 +42,13 @@ pub struct RunJob {
 }
 
 /// What GitHub made of a wish to cancel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancelled {
     Accepted,
-    /// It can't be cancelled (409): it is over, or about to be.
-    NotPossible,
+    /// It can't be cancelled (409), mostly because it is over, or about to be. In GitHub's words.
+    NotPossible {
+        why: String,
+    },
 }
 
 /// For the developer whose job it was.

@@ -1,7 +1,9 @@
 //! What has to be done elsewhere about an incident, and what of it can be done now. Pure.
 
+use std::time::Duration;
+
 use super::{
-    follow_up::{FollowUp, Kind, Progress},
+    follow_up::{FollowUp, Kind, LONGEST_WISH, Progress, milliseconds},
     workload::Workload,
 };
 use crate::{
@@ -24,7 +26,8 @@ pub struct Reach {
 /// What the rule that led to the incident wants of GitHub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Wishes {
-    /// Cancel the run also where the kernel's OOM killer ended a process and the runner lives.
+    /// Cancel the run also where the runner lives: the kernel's OOM killer ended a process, or what was killed was another
+    /// container or a part of one.
     #[serde(default)]
     pub cancel_after_oom: bool,
     /// Force a cancellation that has not come through.
@@ -65,6 +68,7 @@ pub fn follow_ups(mode: Mode, workload: Option<&Workload>, reach: Reach) -> Vec<
 pub fn adapt(incident: &mut Incident) -> bool {
     const NOT_ENDED: &str = "the container was not ended";
     let wishes = incident.wishes;
+    let lives = runner_lives(incident);
     let runner_died = incident.workload.as_ref().is_some_and(|workload| workload.is_runner);
     for follow_up in &mut incident.follow_ups {
         match (&incident.stage, follow_up.kind) {
@@ -73,20 +77,36 @@ pub fn adapt(incident: &mut Incident) -> bool {
                 follow_up.not_needed("memguard ended before it was ended");
             }
             (Stage::Done { ended: Ended::NobodyDied { .. } }, _) => follow_up.not_needed("nobody died"),
-            (Stage::Done { ended: Ended::OomKilled { alive: true, .. } }, Kind::DeleteRunner) => {
-                follow_up.not_needed("the runner lives");
-            }
-            (Stage::Done { ended: Ended::OomKilled { alive: true, .. } }, Kind::Cancel) if !wishes.cancel_after_oom => {
-                follow_up.not_needed("the runner lives, and reports the failed step itself");
-            }
-            (Stage::Done { .. } | Stage::Interrupted { .. }, Kind::DeleteRunner) if !runner_died => {
-                follow_up.not_needed("it was not the runner's own container, so the runner ends with its job");
-            }
-            (Stage::Planned | Stage::Done { .. } | Stage::Interrupted { .. }, _) => {}
+            (Stage::Done { .. } | Stage::Interrupted { .. }, kind) => match (kind, lives) {
+                (Kind::DeleteRunner, Some(why)) => follow_up.not_needed(&format!("{why}, and the runner lives")),
+                (Kind::DeleteRunner, None) if !runner_died => {
+                    follow_up.not_needed("it is not known to be the runner's own container");
+                }
+                (Kind::Cancel, Some(why)) if !wishes.cancel_after_oom => {
+                    follow_up.not_needed(&format!("{why}: the runner lives, and reports the failed step itself"));
+                }
+                _ => {}
+            },
+            (Stage::Planned | Stage::Out { .. }, _) => {}
         }
     }
     settle_dependents(incident);
     incident.follow_ups.iter().any(FollowUp::is_open)
+}
+
+/// Why the runner lives, for all that was ended. It then sees itself what became of its step, and its job can go on to say so,
+/// or even to do well: the run is not ended over its head, with all the other jobs in it.
+fn runner_lives(incident: &Incident) -> Option<&'static str> {
+    let workload = incident.workload.as_ref()?;
+    if matches!(incident.ended(), Some(Ended::OomKilled { alive: true, .. })) {
+        Some("others in the container live")
+    } else if workload.nested {
+        Some("only a part of the container was ended")
+    } else if workload.container.is_some() && !workload.is_runner {
+        Some("it was not the runner's own container")
+    } else {
+        None
+    }
 }
 
 /// What can't be done, or need not, because of how something before it ended.
@@ -112,31 +132,47 @@ pub(super) fn settle_dependents(incident: &mut Incident) {
 /// What can be tried now, at `now` ms since 1970.
 #[must_use]
 pub(super) fn due(incident: &Incident, now: u64) -> Vec<Kind> {
-    ready(incident).filter(|(_, not_before)| *not_before <= now).map(|(kind, _)| kind).collect()
+    ready(incident, now).filter(|(_, not_before)| *not_before <= now).map(|(kind, _)| kind).collect()
 }
 
 /// When something can be tried next.
 #[must_use]
-pub(super) fn next_due(incident: &Incident) -> Option<u64> {
-    ready(incident).map(|(_, not_before)| not_before).min()
+pub(super) fn next_due(incident: &Incident, now: u64) -> Option<u64> {
+    ready(incident, now).map(|(_, not_before)| not_before).min()
 }
 
-fn ready(incident: &Incident) -> impl Iterator<Item = (Kind, u64)> {
+/// When GitHub has let go of a run, or at least was asked to: ARC keeps a runner's object until then, and what people are
+/// told says whether the run was cancelled. So these wait for the cancellation, but not for ever: credentials that are no
+/// good any more must not keep a dead runner's object for a day.
+const DELETE_AT_LAST: Duration = Duration::from_mins(15);
+const TELL_AT_LAST: Duration = Duration::from_secs(30);
+
+fn ready(incident: &Incident, now: u64) -> impl Iterator<Item = (Kind, u64)> {
     let of = |kind: Kind| incident.follow_ups.iter().find(move |follow_up| follow_up.kind == kind);
     let settled = move |kind: Kind| of(kind).is_none_or(|follow_up| !follow_up.is_open());
-    // GitHub took it: what is left is to watch it.
-    let asked = move |kind: Kind| of(kind).and_then(FollowUp::open).is_some_and(|open| open.asked.is_some());
-    let may_begin = move |kind: Kind| match kind {
-        Kind::Identify | Kind::PodEvent => true,
-        Kind::Cancel | Kind::RunnerEvent => settled(Kind::Identify),
-        // ARC keeps a runner's object until GitHub has let go of it.
-        Kind::DeleteRunner | Kind::CheckRun => {
-            settled(Kind::Identify) && (settled(Kind::Cancel) || asked(Kind::Cancel))
-        }
+    // GitHub took it, or would not: what is left is to watch the run.
+    let cancel = of(Kind::Cancel).and_then(FollowUp::open);
+    let asked = settled(Kind::Cancel) || cancel.is_some_and(|open| open.asked.is_some() || open.refused.is_some());
+    let known = incident.workload.as_ref().is_some_and(Workload::job_is_known) || settled(Kind::Identify);
+    let decided_at = incident.decided_at.saturating_mul(1000);
+    // Before the verdict it can only be because somebody set the clock back.
+    let after = move |patience: Duration| if decided_at > now { 0 } else { decided_at + milliseconds(patience) };
+    let begins = move |kind: Kind| match kind {
+        Kind::Identify | Kind::PodEvent => Some(0),
+        Kind::Cancel => known.then_some(0),
+        Kind::CheckRun => (known && asked).then_some(0),
+        Kind::RunnerEvent => known.then(|| if asked { 0 } else { after(TELL_AT_LAST) }),
+        Kind::DeleteRunner => known.then(|| if asked { 0 } else { after(DELETE_AT_LAST) }),
     };
-    incident
-        .follow_ups
-        .iter()
-        .filter_map(|follow_up| Some((follow_up.kind, follow_up.open()?.not_before)))
-        .filter(move |(kind, _)| may_begin(*kind))
+    incident.follow_ups.iter().filter_map(move |follow_up| {
+        let not_before = follow_up.open()?.not_before;
+        // Nothing is put off for longer: the clock was set back since.
+        let not_before = if not_before > now.saturating_add(milliseconds(LONGEST_WISH)) { 0 } else { not_before };
+        Some((follow_up.kind, begins(follow_up.kind)?.max(not_before)))
+    })
+}
+
+/// When GitHub took the cancellation of the incident's run, if it did.
+pub(super) fn cancelled(incident: &Incident) -> Option<u64> {
+    incident.follow_ups.iter().find(|follow_up| follow_up.kind == Kind::Cancel)?.taken()
 }

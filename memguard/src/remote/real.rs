@@ -64,6 +64,7 @@ impl Outside for Real {
         let found = github.run(&repository, run.run_id).await?;
         Ok(Run {
             over: found.completed().then(|| found.conclusion.unwrap_or_else(|| "completed".to_owned())),
+            attempt: found.attempt,
             head_sha: found.head_sha,
             url: Some(found.html_url).filter(|url| !url.is_empty()),
         })
@@ -89,10 +90,7 @@ impl Outside for Real {
         };
         Ok(match answer {
             github::Cancelled::Accepted => Cancelled::Accepted,
-            github::Cancelled::NotPossible { why } => {
-                tracing::debug!(run = run.run_id, "GitHub does not cancel it: {why}");
-                Cancelled::NotPossible
-            }
+            github::Cancelled::NotPossible { why } => Cancelled::NotPossible { why },
         })
     }
 

@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{
     Failure,
-    follow_up::{Attempt, Kind, Open, milliseconds},
-    outside::{Cancelled, Check, Outside, RunJob, RunRef},
+    follow_up::{Attempt, Kind, Open, Refused, milliseconds},
+    outside::{Cancelled, Check, Outside, Run, RunJob, RunRef},
+    plan::{Wishes, cancelled},
     words,
     workload::Workload,
 };
@@ -84,7 +85,7 @@ pub(super) async fn attempt<O: Outside>(outside: &O, incident: &Incident, kind: 
         Kind::PodEvent => step.notify(workload.regarding_pod()).await,
         Kind::RunnerEvent => match step.facts() {
             Ok(facts) => step.notify(facts.into()).await,
-            Err(attempt) => Ok(attempt),
+            Err(why) => Ok(Attempt::NotNeeded(why.to_owned())),
         },
         Kind::CheckRun => step.check().await,
     };
@@ -103,20 +104,21 @@ struct Step<'a, O> {
 }
 
 impl<O: Outside> Step<'_, O> {
-    /// What is known of the runner, or what it means that nothing is.
-    fn facts(&self) -> Result<&RunnerFacts, Attempt> {
-        self.workload.facts.as_ref().ok_or_else(|| Attempt::NotNeeded("the runner is not known".to_owned()))
+    /// What is known of the runner, or why there is nothing to do.
+    fn facts(&self) -> Result<&RunnerFacts, &'static str> {
+        self.workload.facts.as_ref().ok_or("the runner is not known")
     }
 
-    fn job(&self) -> Result<(RunRef, &JobFacts), Attempt> {
+    fn job(&self) -> Result<(RunRef, &JobFacts), &'static str> {
         let facts = self.facts()?;
-        let job = facts.job.as_ref().ok_or_else(|| Attempt::NotNeeded("the runner had no job".to_owned()))?;
+        let job = facts.job.as_ref().ok_or("the runner had no job")?;
         let run = RunRef {
             config_url: facts.config_url.clone(),
             repository: job.repository.clone(),
             run_id: job.run_id,
             arc_secret: facts.arc_secret(),
             proxied: facts.proxied,
+            older_arc: facts.api.says_what_jobs_wrote(),
         };
         Ok((run, job))
     }
@@ -139,77 +141,76 @@ impl<O: Outside> Step<'_, O> {
 
     /// Looks, cancels, looks again for a minute or as configured, and forces it if that is wanted.
     ///
-    /// Before each request that changes something GitHub has to say that a job of this run is on this runner, and is not
-    /// over: what stands in the runner's object may be older than the run, or, in the older ARC, a job's own words.
+    /// Before each request that changes something GitHub has to say that a job of this run is on this runner: what stands in
+    /// the runner's object may be older than the run, or, in the older ARC, a job's own words. A run that was started again
+    /// has the same id, so the attempt that was seen first is kept, and a later one is left alone.
     async fn cancel(self) -> Result<Attempt, Failure> {
         let (run, job) = match self.job() {
             Ok(job) => job,
-            Err(attempt) => return Ok(attempt),
+            Err(why) => return Ok(Attempt::NotNeeded(why.to_owned())),
         };
-        let Self { outside, now, ref open, .. } = self;
-        let wishes = self.incident.wishes;
+        let Self { outside, now, .. } = self;
         let state = outside.run(&run).await?;
-        if let Some(conclusion) = state.over {
-            return Ok(Attempt::Done(match open.asked {
-                Some(asked) => format!("the run ended as {conclusion} {} s after it was asked for", since(asked, now)),
-                None => format!("the run was over ({conclusion})"),
-            }));
+        let open = self.open.clone().until(now);
+        let open = Open { attempt: open.attempt.or(Some(state.attempt)), ..open };
+        if let Some(end) = ended(&state, &open, now) {
+            return Ok(Attempt::Done(end));
         }
-        let again = |open: Open| Attempt::Again { after: LOOK_AGAIN, open };
-        let waited = |since: u64| now.saturating_sub(since) >= wishes.watch_s.saturating_mul(1000);
-        let force = match (open.asked, open.forced) {
-            (None, _) => false,
-            (Some(asked), None) if waited(asked) && wishes.force_cancel => true,
-            (Some(asked), None) if waited(asked) => {
-                return Ok(Attempt::Done(format!(
-                    "GitHub took it, and the run goes on {} s later: its jobs with always() are run, or GitHub waits for the \
-                     runner; force_cancel in the policy would end it",
-                    since(asked, now)
-                )));
-            }
-            (Some(_), Some(forced)) if waited(forced) => {
-                return Ok(Attempt::Done(format!(
-                    "GitHub took it and its repetition by force, and the run goes on {} s later",
-                    since(forced, now)
-                )));
-            }
-            _ => return Ok(again(open.clone())),
+        let again = |open: Open| Ok(Attempt::Again { after: LOOK_AGAIN, open });
+        let force = match next(&open, self.incident.wishes, now) {
+            Next::Watch => return again(open),
+            Next::Done(what) => return Ok(Attempt::Done(what)),
+            Next::GiveUp(why) => return Err(Failure::Final { why: format!("run {}: {why}", run.run_id) }),
+            Next::Ask { force } => force,
         };
-        if !force {
-            let jobs = outside.jobs_on(&run, &job.runner_name).await?;
-            if jobs.is_empty() {
-                return not_listed(&run, job, open, now);
+        let jobs = outside.jobs_on(&run, &job.runner_name).await?;
+        if jobs.is_empty() && force {
+            return Ok(Attempt::Done(format!(
+                "GitHub lists no job on runner {} any more, so the run was started again; it is left alone",
+                job.runner_name
+            )));
+        } else if jobs.is_empty() {
+            return not_listed(&run, job, &open, now);
+        } else if force {
+            // The list may have taken its time, and this one ends whatever runs by now.
+            if let Some(end) = ended(&outside.run(&run).await?, &open, now) {
+                return Ok(Attempt::Done(end));
             }
-            if let Some(over) = all_over(&jobs) {
-                return Ok(Attempt::Done(format!("the job was over ({over})")));
-            }
+        } else if let Some(over) = all_over(&jobs) {
+            return Ok(Attempt::Done(format!("the job was over ({over})")));
         }
         crash::point(if force { "force-cancel-before" } else { "cancel-before" });
         let answer = outside.cancel(&run, force).await?;
         if force {
             crash::point("force-cancel-answered");
         }
-        Ok(again(match answer {
-            Cancelled::Accepted if force => Open { forced: Some(now), ..open.clone() },
-            Cancelled::Accepted => Open { asked: Some(now), ..open.clone() },
-            // It is being cancelled, by us before a crash or by somebody else, or it ends: the next look tells.
-            Cancelled::NotPossible => {
-                let asked = Some(open.asked.unwrap_or(now));
-                let forced = if force { Some(now) } else { open.forced };
-                Open { asked, forced, ..open.clone() }
+        match answer {
+            Cancelled::Accepted if force => again(Open { forced: Some(now), refused: None, ..open }),
+            Cancelled::Accepted => again(Open { asked: Some(now), refused: None, ..open }),
+            // It ends, or it is being cancelled, by us before a crash or by somebody else, and the next look tells; or it
+            // can't be cancelled yet.
+            Cancelled::NotPossible { why } => {
+                let before = open.refused.as_ref().filter(|refused| refused.forced == force);
+                let since = before.map_or(now, |refused| refused.since);
+                let after = if before.is_some() { 3 * LOOK_AGAIN } else { LOOK_AGAIN };
+                let refused = Some(Refused { since, forced: force, why });
+                Ok(Attempt::Again { after, open: Open { refused, ..open } })
             }
-        }))
+        }
     }
 
     async fn delete_runner(self) -> Result<Attempt, Failure> {
         let facts = match self.facts() {
             Ok(facts) => facts,
-            Err(attempt) => return Ok(attempt),
+            Err(why) => return Ok(Attempt::NotNeeded(why.to_owned())),
         };
         let deletes_itself = facts.job.is_some() && facts.arc_version.as_deref().is_some_and(at_least_0_13);
-        let age = Duration::from_millis(self.now.saturating_sub(self.incident.decided_at.saturating_mul(1000)));
-        if deletes_itself && age < ARC_PATIENCE {
-            return Ok(Attempt::Again { after: ARC_PATIENCE.saturating_sub(age), open: self.open });
+        // Before the verdict it can only be because somebody set the clock back; then nothing is waited for.
+        let age = self.now.checked_sub(self.incident.decided_at.saturating_mul(1000)).map(Duration::from_millis);
+        if let Some(left) = age.and_then(|age| ARC_PATIENCE.checked_sub(age)).filter(|left| !left.is_zero())
+            && deletes_itself
+        {
+            return Ok(Attempt::Again { after: left, open: self.open });
         }
         Ok(Attempt::Done(match self.outside.delete_runner(&facts.runner()).await? {
             Deleted::Accepted => "deleted".to_owned(),
@@ -238,15 +239,28 @@ impl<O: Outside> Step<'_, O> {
 
     async fn check(&self) -> Result<Attempt, Failure> {
         let Self { outside, incident, workload, .. } = self;
-        let (run, _) = match self.job() {
+        let (run, job) = match self.job() {
             Ok(job) => job,
-            Err(attempt) => return Ok(attempt),
+            Err(why) => return Ok(Attempt::NotNeeded(why.to_owned())),
         };
+        // A job must not have memguard write to a commit that it made up. Before the run was cancelled GitHub was asked.
+        if run.older_arc && cancelled(incident).is_none() {
+            let jobs = outside.jobs_on(&run, &job.runner_name).await?;
+            if jobs.is_empty() {
+                return not_listed(&run, job, &self.open.clone().until(self.now), self.now);
+            }
+            if let Some(over) = all_over(&jobs) {
+                return Ok(Attempt::NotNeeded(format!(
+                    "its job on runner {} was over before ({over}), and the runner's object may say what the job made up",
+                    job.runner_name
+                )));
+            }
+        }
         let state = outside.run(&run).await?;
         let check = Check {
             head_sha: state.head_sha,
             incident: incident.id.clone(),
-            title: words::title(incident),
+            title: words::title(incident, workload),
             summary: words::summary(incident, workload),
             at: incident.decided_at.saturating_mul(1000),
             url: state.url,
@@ -258,6 +272,55 @@ impl<O: Outside> Step<'_, O> {
 /// The year 9999: what an API takes as a time.
 const SECONDS_OF_A_CLOCK: u64 = 253_402_300_799;
 
+/// What became of the attempt that had the job, if nothing of it runs any more.
+fn ended(state: &Run, open: &Open, now: u64) -> Option<String> {
+    match (open.attempt, &state.over, open.asked.or(open.forced)) {
+        (Some(ours), _, _) if state.attempt > ours => Some(format!(
+            "attempt {ours} of the run, which had the job, is over; attempt {} was begun since, and is left alone",
+            state.attempt
+        )),
+        (_, Some(conclusion), Some(asked)) => {
+            Some(format!("the run ended as {conclusion} {} s after it was asked for", since(asked, now)))
+        }
+        (_, Some(conclusion), None) => Some(format!("the run was over ({conclusion})")),
+        (_, None, _) => None,
+    }
+}
+
+/// What to do about a run that is not over.
+enum Next {
+    Watch,
+    Ask { force: bool },
+    Done(String),
+    GiveUp(String),
+}
+
+fn next(open: &Open, wishes: Wishes, now: u64) -> Next {
+    let waited = |since: u64| now.saturating_sub(since) >= wishes.watch_s.saturating_mul(1000);
+    match (open.forced, &open.refused, open.asked) {
+        (Some(forced), _, _) if waited(forced) => Next::Done(format!(
+            "GitHub took it and its repetition by force, and the run goes on {} s later",
+            since(forced, now)
+        )),
+        (Some(_), _, _) => Next::Watch,
+        (None, Some(refused), _) if !waited(refused.since) => Next::Ask { force: refused.forced },
+        (None, Some(Refused { forced: false, .. }), _) if wishes.force_cancel => Next::Ask { force: true },
+        (None, Some(Refused { since: first, forced, why }), _) => Next::GiveUp(format!(
+            "for {} s GitHub would not cancel it{}, and it goes on: {why}",
+            since(*first, now),
+            if *forced { " by force" } else { "" }
+        )),
+        (None, None, None) => Next::Ask { force: false },
+        (None, None, Some(asked)) if !waited(asked) => Next::Watch,
+        (None, None, Some(_)) if wishes.force_cancel => Next::Ask { force: true },
+        (None, None, Some(asked)) => Next::Done(format!(
+            "GitHub took it, and the run goes on {} s later: its jobs with always() are run, or GitHub waits for the \
+             runner; force_cancel in the policy would end it",
+            since(asked, now)
+        )),
+    }
+}
+
 fn not_listed(run: &RunRef, job: &JobFacts, open: &Open, now: u64) -> Result<Attempt, Failure> {
     let looked = open.looked.unwrap_or(now);
     if now.saturating_sub(looked) < milliseconds(UNTIL_LISTED) {
@@ -265,7 +328,7 @@ fn not_listed(run: &RunRef, job: &JobFacts, open: &Open, now: u64) -> Result<Att
     }
     Err(Failure::Final {
         why: format!(
-            "GitHub knows of no job of run {} of {} on runner {}, so it is not cancelled",
+            "GitHub knows of no job of run {} of {} on runner {}, so it is left alone",
             run.run_id, run.repository, job.runner_name
         ),
     })

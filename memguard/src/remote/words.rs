@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::workload::Workload;
+use super::{follow_up::Kind, workload::Workload};
 use crate::{
     journal::{Incident, Stage},
     respond::{Ended, Mode},
@@ -24,35 +24,54 @@ fn deed(incident: &Incident) -> &'static str {
     }
 }
 
+/// What hung.
 fn container(workload: &Workload) -> String {
-    match &workload.container {
-        Some(name) => format!("Container {}", escaped(name)),
-        None => "A container".to_owned(),
+    match (&workload.container, workload.nested) {
+        (Some(name), true) => format!("A cgroup with a limit of its own in container {}", escaped(name)),
+        (Some(name), false) => format!("Container {}", escaped(name)),
+        (None, _) => "A container".to_owned(),
     }
 }
 
+/// The container's limit, where that is the one that was reached.
 fn at_limit(workload: &Workload) -> String {
-    workload.memory_limit.as_ref().map_or_else(String::new, |limit| format!(" of {}", escaped(limit)))
+    let limit = workload.memory_limit.as_ref().filter(|_| !workload.nested);
+    limit.map_or_else(String::new, |limit| format!(" of {}", escaped(limit)))
+}
+
+/// What it means for the run, of which each job ends with it: GitHub cancels no single job.
+fn of_the_run(incident: &Incident, workload: &Workload) -> Option<String> {
+    let job = workload.facts.as_ref()?.job.as_ref()?;
+    let run = format!("run {} of {}", job.run_id, escaped(&job.repository));
+    let cancel = incident.follow_ups.iter().find(|follow_up| follow_up.kind == Kind::Cancel)?;
+    if cancel.taken().is_some() {
+        Some(format!("memguard cancelled {run}; other jobs of it ended because of that"))
+    } else {
+        cancel.is_open().then(|| format!("memguard is cancelling {run}, and its other jobs end with it"))
+    }
 }
 
 /// For an Event: what happened, the evidence, what to do. The API cuts it after 1024 bytes, so the evidence comes last.
 pub(super) fn note(incident: &Incident, workload: &Workload) -> String {
     format!(
         "{} hung at its memory limit{}: the kernel threw out program text and read it back all the time, and never ran \
-         out of memory, so its OOM killer was not asked. {}. Raise limits.memory, or find the step that needs so much. \
+         out of memory, so its OOM killer was not asked. {}. {}Raise {}, or find the step that needs so much. \
          All of it: memguard report {} on node {}. {}",
         container(workload),
         at_limit(workload),
         deed(incident),
+        of_the_run(incident, workload).map_or_else(String::new, |sentence| sentence + ". "),
+        if workload.nested { "its limit" } else { "limits.memory" },
         incident.id,
         escaped(&workload.node),
         incident.evidence
     )
 }
 
-pub(super) fn title(incident: &Incident) -> String {
+pub(super) fn title(incident: &Incident, workload: &Workload) -> String {
     match incident.ended() {
         Some(Ended::OomKilled { alive: true, .. }) => "A process of this job hung at the memory limit, and was ended",
+        _ if workload.nested => "A part of this job hung at a memory limit of its own, and was ended",
         _ => "This job hung at its memory limit, and was ended",
     }
     .to_owned()
@@ -63,9 +82,9 @@ pub(super) fn summary(incident: &Incident, workload: &Workload) -> String {
     let mut text = format!(
         "**This job did not fail by itself.** {} of its runner pod used up its memory limit{}. Instead of running out of \
          memory it hung: the kernel made room by throwing out the very program text that the job was running, and read it \
-         back at once, over and over. Such a job makes no progress, and would have waited for its timeout. {}.\n\n\
+         back at once, over and over. Such a job makes no progress, and would have waited for its timeout. {}.\n\n{}\
          ### What to do\n\n\
-         - If the job needs this much, give the runner more: `limits.memory` of the runner's pod template.\n\
+         - If the job needs this much, give it more: {}.\n\
          - Otherwise look at the step that was running when the log stops: fewer parallel processes, a smaller heap, or less \
          at once.\n\n\
          ### What was seen\n\n\
@@ -73,6 +92,13 @@ pub(super) fn summary(incident: &Incident, workload: &Workload) -> String {
         container(workload),
         at_limit(workload),
         deed(incident),
+        of_the_run(incident, workload)
+            .map_or_else(String::new, |sentence| format!("{}. GitHub can't cancel a single job.\n\n", cell(&sentence))),
+        if workload.nested {
+            "it has a limit of its own, within the runner's pod (`docker run --memory`, say)"
+        } else {
+            "`limits.memory` of the runner's pod template"
+        },
     );
     for term in incident.evidence.split("; ") {
         let _ = writeln!(text, "| {} |", cell(term));

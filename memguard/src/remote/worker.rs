@@ -152,7 +152,7 @@ impl<O: Outside> Worker<O> {
         }
         let before = open_kinds(&incident);
         let open = adapt(&mut incident);
-        self.pen.after(&incident);
+        self.pen.after(&mut incident);
         tell_settled(&self.tell, &incident, &before);
         if open {
             self.incidents.insert(incident.id.clone(), incident);
@@ -197,7 +197,7 @@ impl<O: Outside> Worker<O> {
             return LONGEST_SLEEP;
         }
         let idle = |incident: &&Incident| self.under_way.values().all(|(id, _)| *id != incident.id);
-        let next = self.incidents.values().filter(idle).filter_map(next_due).min();
+        let next = self.incidents.values().filter(idle).filter_map(|incident| next_due(incident, now)).min();
         next.map_or(LONGEST_SLEEP, |next| Duration::from_millis(next.saturating_sub(now)).min(LONGEST_SLEEP))
     }
 
@@ -217,7 +217,7 @@ impl<O: Outside> Worker<O> {
         let Some(incident) = self.incidents.get_mut(&incident) else { return };
         let Took { attempt, facts } = took;
         if let (Some(facts), Some(workload)) = (facts, &mut incident.workload) {
-            workload.facts = Some(facts);
+            workload.learn(facts);
         }
         let decided_at = incident.decided_at.saturating_mul(1000);
         let Some(follow_up) = incident.follow_ups.iter_mut().find(|follow_up| follow_up.kind == kind) else { return };
@@ -259,12 +259,13 @@ fn forced(before: &Open, after: &FollowUp) -> bool {
     before.forced.is_none() && after.open().is_some_and(|open| open.forced.is_some())
 }
 
-/// The end, the first failure of a row, and that GitHub took a cancellation.
+/// The end, the first failure of a row, and that GitHub took a cancellation, or would not.
 fn worth_telling(before: &Open, after: &FollowUp) -> bool {
     match &after.progress {
         Progress::Open(open) => {
             (open.failures == 1 && before.failures == 0)
                 || (open.asked.is_some() && before.asked.is_none())
+                || (open.refused.is_some() && before.refused.is_none())
                 || forced(before, after)
         }
         _ => true,

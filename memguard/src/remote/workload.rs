@@ -25,6 +25,10 @@ pub struct Workload {
     /// It is the runner's own container, not a sidecar and not a job's pod.
     #[serde(default)]
     pub is_runner: bool,
+    /// It was a cgroup below the container's, with a limit of its own: a container of a Docker in there, say. The others in
+    /// the container live.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nested: bool,
     /// A quantity: `4Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<String>,
@@ -53,11 +57,27 @@ impl Workload {
             pod: facts.name.clone(),
             pod_uid: facts.uid.clone(),
             container: container.map(|container| container.name.clone()),
+            nested: place.nested,
             memory_limit: container.and_then(|container| container.memory_limit.clone()),
             stale_since: pod.stale_since.map(seconds),
             runner,
             facts: None,
         }
+    }
+
+    /// Takes in what the runner's object says now. That a job is not named any more does not undo what is known of it: ARC
+    /// clears its objects, and an ephemeral runner has one job in its life.
+    pub(super) fn learn(&mut self, mut facts: RunnerFacts) {
+        let before = self.facts.take().filter(|before| before.uid == facts.uid);
+        if let Some(before) = before.filter(|_| facts.job.is_none() && !facts.api.says_what_jobs_wrote()) {
+            facts.job = before.job;
+        }
+        self.facts = Some(facts);
+    }
+
+    /// Whether it is known which job was on it, and a job can't have made that up.
+    pub(super) fn job_is_known(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.job.is_some() && !facts.api.says_what_jobs_wrote())
     }
 
     /// `ci/runner-1 (runner)`.

@@ -5,9 +5,12 @@
 
 use std::{
     collections::VecDeque,
-    ffi::CStr,
-    os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    ffi::{CStr, CString},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Component, Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -32,6 +35,9 @@ pub(super) fn resolve(root: &OwnedFd, files: &mut [HotFile], devices: &[u32], st
     let mut found = false;
     let mut walked: Vec<PathBuf> = Vec::new();
     for start in FIRST {
+        if !leads_to(root, start, devices) {
+            continue;
+        }
         let mut open = VecDeque::from([PathBuf::from(start)]);
         while let Some(folder) = open.pop_front() {
             if files.iter().all(|file| file.path.is_some()) || entries >= MOST_ENTRIES {
@@ -94,6 +100,24 @@ fn read(
     }
 }
 
+/// Whether one of the first folders is reached by folders that are entered: any of them can be a mount. Where nothing is
+/// hot below one, neither is the walk from it any use.
+fn leads_to(root: &OwnedFd, start: &str, devices: &[u32]) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let mut folder: Option<OwnedFd> = None;
+    for part in Path::new(start).components().filter(|part| *part != Component::CurDir) {
+        let Ok(name) = CString::new(part.as_os_str().as_bytes()) else { return false };
+        let above = folder.as_ref().unwrap_or(root);
+        if !is_entered(above, &name, devices) {
+            return false;
+        }
+        let Ok(opened) = openat2(above, &*name, flags, Mode::empty(), within) else { return false };
+        folder = Some(opened);
+    }
+    true
+}
+
 /// Whether the walk goes on into this folder. Asking does not make an automounter mount it.
 fn is_entered(folder: &OwnedFd, name: &CStr, devices: &[u32]) -> bool {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
@@ -111,6 +135,28 @@ mod tests {
 
     fn hot(inode: u64) -> HotFile {
         HotFile { inode, ..HotFile::default() }
+    }
+
+    /// Where a mount of a network hangs, whoever opens it hangs with it.
+    #[test]
+    fn a_first_folder_that_is_a_mount_or_below_one_is_not_opened_unless_something_hot_is_on_it() {
+        let root = OwnedFd::from(fs::File::open("/").unwrap());
+        let proc = fs::metadata("/proc").unwrap().dev();
+        let of_proc = device(rustix::fs::major(proc), rustix::fs::minor(proc));
+        for start in ["proc", "proc/self/task", "./proc"] {
+            assert!(!leads_to(&root, start, &[8 << 20]), "{start}");
+        }
+        assert!(leads_to(&root, "proc", &[8 << 20, of_proc]));
+        assert!(leads_to(&root, "proc/sys", &[of_proc]));
+        assert!(leads_to(&root, ".", &[]), "the container's root is where it all begins");
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("usr/lib")).unwrap();
+        std::os::unix::fs::symlink("usr", dir.path().join("link")).unwrap();
+        let root = OwnedFd::from(fs::File::open(dir.path()).unwrap());
+        assert!(leads_to(&root, "usr/lib", &[]));
+        for start in ["usr/none", "link/lib", "..", "link"] {
+            assert!(!leads_to(&root, start, &[]), "{start}");
+        }
     }
 
     #[test]

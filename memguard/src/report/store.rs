@@ -8,6 +8,7 @@ use std::{
 };
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use serde::{Deserialize, Serialize};
 
 use super::record::{FormatError, LARGEST, Record, parse};
 use crate::telemetry::escaped;
@@ -43,7 +44,7 @@ pub struct Store {
 }
 
 /// A report that is there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Entry {
     /// Seconds since 1970, from the id.
     pub decided_at: u64,

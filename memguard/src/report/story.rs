@@ -91,9 +91,12 @@ pub(super) fn status(record: &Record, incident: Option<&Incident>) -> Status {
         (_, Some(Stage::Done { ended: Ended::DryRun })) | (Mode::Off | Mode::Observe, _) => {
             of("observed only", "plain")
         }
-        (_, Some(Stage::Done { ended: Ended::OomKilled { .. } })) => of("ended by the OOM killer", "bad"),
+        (
+            _,
+            Some(Stage::Done { ended: Ended::OomKilled { .. } } | Stage::Out { so_far: Ended::OomKilled { .. }, .. }),
+        ) => of("ended by the OOM killer", "bad"),
         (_, Some(Stage::Done { ended: Ended::NobodyDied { .. } })) => of("nobody died", "warn"),
-        (_, Some(Stage::Done { .. })) => of("killed", "bad"),
+        (_, Some(Stage::Done { .. } | Stage::Out { .. })) => of("killed", "bad"),
         (_, Some(Stage::Planned)) => of("about to be killed", "bad"),
         (_, Some(Stage::Interrupted { .. })) => of("interrupted", "warn"),
         (Mode::Enforce, None) => of("outcome unknown", "plain"),

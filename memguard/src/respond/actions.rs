@@ -1,16 +1,24 @@
 //! The ways in which memguard changes the world. Everything that does goes through [`Actions`].
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::oom::{Notes, Relief, Squeeze};
-use crate::cgroup::{CgroupError, CgroupHandle, Killed};
+use super::{
+    kill::Kill,
+    life::{Left, Life, life, until_empty},
+    lowered::Notes,
+    oom::{Relief, Squeeze},
+};
+use crate::cgroup::{CgroupError, CgroupHandle};
 
 /// How to end a livelock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -41,7 +49,8 @@ impl std::fmt::Display for Method {
 pub enum Ended {
     /// No process is left. Times from the moment that the action began.
     Dead { write_us: u64, empty_after_ms: u64 },
-    /// The signal is out, but a process is still there: it waits uninterruptibly, and dies when that ends.
+    /// The signal is out, but a process is still there, as far as that can be seen: it waits uninterruptibly, and dies
+    /// when that ends.
     Lingering { write_us: u64, waited_ms: u64 },
     /// The kernel's OOM killer has acted, and the limit is what it was. `alive`: somebody is left.
     OomKilled { processes: u64, after_ms: u64, alive: bool },
@@ -64,18 +73,53 @@ pub enum ActionError {
     Note { folder: PathBuf, source: io::Error },
     #[error("can't start the thread that lowers its limit: {0}")]
     Thread(#[source] io::Error),
-    #[error("the kill is out, but what became of it can't be seen: {0}")]
-    Confirm(#[source] CgroupError),
 }
+
+impl Ended {
+    /// Of a kill that was out, with nobody left so many ms later.
+    #[must_use]
+    pub const fn emptied(self, after_ms: u64) -> Self {
+        match self {
+            Self::Lingering { write_us, .. } => Self::Dead { write_us, empty_after_ms: after_ms },
+            Self::OomKilled { processes, after_ms, .. } => Self::OomKilled { processes, after_ms, alive: false },
+            other => other,
+        }
+    }
+
+    /// The same with somebody left so many ms later.
+    #[must_use]
+    pub const fn waited(self, waited_ms: u64) -> Self {
+        match self {
+            Self::Lingering { write_us, .. } => Self::Lingering { write_us, waited_ms },
+            other => other,
+        }
+    }
+
+    /// That the kernel took its time for the write, if it did.
+    #[must_use]
+    pub fn late(self) -> String {
+        match self {
+            Self::Dead { write_us, .. } | Self::Lingering { write_us, .. } if write_us >= 1_000_000 => {
+                format!(" (the write to cgroup.kill took {:.1} s)", write_us as f64 / 1e6)
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+/// Called as soon as a kill is out, by whoever sees it first, with what is certain of it from then on. Returns at once.
+pub type Out = Arc<dyn Fn(Ended) + Send + Sync>;
 
 /// Side effects. Takes the cgroup by value: after an action its handle is used up.
 pub trait Actions {
-    /// Ends the livelock of `victim`, and waits up to `patience` for its last process.
+    /// Ends the livelock of `victim`, tells `out` when there is no way back, and waits up to `patience` for its last
+    /// process.
     fn end(
         &self,
         victim: CgroupHandle,
         method: Method,
         patience: Duration,
+        out: Out,
     ) -> impl Future<Output = Result<Ended, ActionError>> + Send + 'static;
 }
 
@@ -83,13 +127,14 @@ pub trait Actions {
 #[derive(Clone, Debug)]
 pub struct KernelActions {
     notes: Notes,
+    proc: PathBuf,
 }
 
 impl KernelActions {
     /// `notes`: where it is noted which limits are lowered.
     #[must_use]
-    pub const fn new(notes: Notes) -> Self {
-        Self { notes }
+    pub fn new(notes: Notes) -> Self {
+        Self { notes, proc: PathBuf::from("/proc") }
     }
 }
 
@@ -99,24 +144,26 @@ impl Actions for KernelActions {
         victim: CgroupHandle,
         method: Method,
         patience: Duration,
+        out: Out,
     ) -> impl Future<Output = Result<Ended, ActionError>> + Send + 'static {
         // What kills happens now, not when the future is first polled.
         let victim = Arc::new(victim);
         let begun = match method {
-            Method::Kill => Begun::Kill(Kill::begin(victim)),
+            Method::Kill => Begun::Kill(Kill::begin(victim, out)),
             Method::Oom | Method::OomThenKill => match Squeeze::begin(&victim, &self.notes) {
-                Ok(squeeze) => Begun::Squeeze(Box::new(squeeze)),
+                Ok(squeeze) => Begun::Squeeze(Box::new(squeeze), out),
                 Err(error) if method == Method::OomThenKill => {
                     tracing::warn!(%error, "cgroup.kill instead");
-                    Begun::Kill(Kill::begin(victim))
+                    Begun::Kill(Kill::begin(victim, out))
                 }
                 Err(error) => Begun::Failed(error),
             },
         };
+        let proc = self.proc.clone();
         async move {
             match begun {
                 Begun::Kill(kill) => kill.confirm(patience).await,
-                Begun::Squeeze(squeeze) => relieve(*squeeze, method, patience).await,
+                Begun::Squeeze(squeeze, out) => relieve(*squeeze, method, patience, out, &proc).await,
                 Begun::Failed(error) => Err(error),
             }
         }
@@ -125,65 +172,85 @@ impl Actions for KernelActions {
 
 enum Begun {
     Kill(Kill),
-    Squeeze(Box<Squeeze>),
+    Squeeze(Box<Squeeze>, Out),
     Failed(ActionError),
 }
 
-fn ms(time: Duration) -> u64 {
+pub(super) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A `cgroup.kill` that is out.
-struct Kill {
-    victim: Arc<CgroupHandle>,
-    began: Instant,
-    written: Result<(), CgroupError>,
-    write_us: u64,
-}
-
-impl Kill {
-    fn begin(victim: Arc<CgroupHandle>) -> Self {
-        let began = Instant::now();
-        let written = victim.kill();
-        let write_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Self { victim, began, written, write_us }
-    }
-
-    async fn confirm(self, patience: Duration) -> Result<Ended, ActionError> {
-        let Self { victim, began, written, write_us } = self;
-        match written {
-            Ok(()) => {}
-            // Removed between the fresh check and the write: it is as dead as it gets.
-            Err(error) if error.is_gone() => return Ok(Ended::Dead { write_us, empty_after_ms: 0 }),
-            Err(error) => return Err(ActionError::Kill(error)),
-        }
-        let ended = victim.wait_until_empty(patience).await.map_err(ActionError::Confirm)?;
-        Ok(match ended {
-            Some(Killed::Dead | Killed::Gone) => Ended::Dead { write_us, empty_after_ms: ms(began.elapsed()) },
-            None => Ended::Lingering { write_us, waited_ms: ms(began.elapsed()) },
-        })
-    }
-}
-
-/// A group that the OOM killer ends as a whole is empty a moment later.
+/// A group that the OOM killer ends as a whole is often empty a moment later.
 const GROUP_DIES_WITHIN: Duration = Duration::from_millis(500);
+/// Then it is looked who lives, so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-async fn relieve(squeeze: Squeeze, method: Method, patience: Duration) -> Result<Ended, ActionError> {
-    let (victim, relief) = squeeze.finish().await;
-    match relief {
-        Ok(Relief::Killed { processes, after }) => {
-            let left = victim.wait_until_empty(GROUP_DIES_WITHIN).await.map_err(ActionError::Confirm)?;
-            Ok(Ended::OomKilled { processes, after_ms: ms(after), alive: left.is_none() })
+async fn relieve(
+    squeeze: Squeeze,
+    method: Method,
+    patience: Duration,
+    out: Out,
+    proc: &Path,
+) -> Result<Ended, ActionError> {
+    let squeezed = squeeze.finish(&out).await;
+    let victim = &squeezed.cgroup;
+    match (squeezed.relief, squeezed.restored) {
+        (Ok(Relief::Killed { processes, after }), restored) => {
+            // Who died is dead, whatever became of the limit.
+            if let Err(error) = restored {
+                tracing::error!("{}: {error}", victim.path().display());
+            }
+            let began = Instant::now();
+            let left = left_by_the_oom_killer(victim, squeezed.group_kills_before, patience, proc).await;
+            let since = |kills: u64| kills.saturating_sub(squeezed.oom_kills_before);
+            let all = victim.memory().map_or(processes, |memory| since(memory.oom_kills));
+            let (processes, after_ms) = (all.max(processes), ms(after));
+            Ok(match left {
+                None => Ended::OomKilled { processes, after_ms, alive: false },
+                Some(Life::Dies) => Ended::Lingering { write_us: 0, waited_ms: ms(after + began.elapsed()) },
+                Some(_) => Ended::OomKilled { processes, after_ms, alive: true },
+            })
         }
-        Ok(Relief::Gone) => Ok(Ended::Dead { write_us: 0, empty_after_ms: 0 }),
-        Ok(Relief::Nothing { .. }) | Err(_) if method == Method::OomThenKill => {
-            if let Err(error) = relief {
+        (Ok(Relief::Gone), _) => Ok(Ended::Dead { write_us: 0, empty_after_ms: 0 }),
+        (relief, restored) if method == Method::OomThenKill => {
+            for error in [relief.err(), restored.err()].into_iter().flatten() {
                 tracing::warn!(%error, "cgroup.kill instead");
             }
-            Kill::begin(victim).confirm(patience).await
+            Kill::begin(squeezed.cgroup, out).confirm(patience).await
         }
-        Ok(Relief::Nothing { waited }) => Ok(Ended::NobodyDied { waited_ms: ms(waited) }),
-        Err(error) => Err(error),
+        (Ok(Relief::Nothing { waited }), Ok(())) => Ok(Ended::NobodyDied { waited_ms: ms(waited) }),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
+/// How those do who are left after the OOM killer has acted; `None` if nobody is. Where it has ended a group as a whole
+/// (`memory.oom.group`, the kubelet's default), they are waited for as after a kill; otherwise only until it is seen, twice
+/// in a row, that somebody lives.
+async fn left_by_the_oom_killer(
+    cgroup: &CgroupHandle,
+    group_kills_before: u64,
+    patience: Duration,
+    proc: &Path,
+) -> Option<Life> {
+    let deadline = Instant::now() + patience;
+    let (mut pause, mut lives) = (GROUP_DIES_WITHIN, 0);
+    loop {
+        let rest = deadline.saturating_duration_since(Instant::now());
+        if matches!(until_empty(cgroup, pause.min(rest)).await, Left::Nobody) {
+            return None;
+        }
+        pause = LOOK_AGAIN;
+        let over = Instant::now() >= deadline;
+        let group = cgroup.oom_group_kills().is_ok_and(|kills| kills > group_kills_before);
+        if group && !over {
+            continue;
+        }
+        let life = life(proc, cgroup.path()).await;
+        lives = if life == Life::Lives { lives + 1 } else { 0 };
+        if over || lives >= 2 {
+            let all_got_it = group && life == Life::Unknown;
+            return Some(if all_got_it { Life::Dies } else { life });
+        }
     }
 }
 
@@ -197,95 +264,8 @@ impl Actions for DryRun {
         _victim: CgroupHandle,
         _method: Method,
         _patience: Duration,
+        _out: Out,
     ) -> impl Future<Output = Result<Ended, ActionError>> + Send + 'static {
         std::future::ready(Ok(Ended::DryRun))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::cgroup::fake_cgroup;
-
-    fn actions() -> KernelActions {
-        KernelActions::new(Notes::new("/nonexistent/memguard".into()))
-    }
-
-    #[tokio::test]
-    async fn a_limit_that_cannot_be_lowered_ends_in_a_kill_if_that_was_asked_for() {
-        let dir = tempfile::tempdir().unwrap();
-        fake_cgroup(dir.path());
-        fs::write(dir.path().join("file"), "").unwrap();
-        let actions = KernelActions::new(Notes::new(dir.path().join("file")));
-        let end = |method| actions.end(CgroupHandle::open(dir.path()).unwrap(), method, Duration::from_millis(10));
-        assert!(matches!(end(Method::Oom).await, Err(ActionError::Note { .. })));
-        assert_eq!(fs::read_to_string(dir.path().join("cgroup.kill")).unwrap(), "");
-        assert!(matches!(end(Method::OomThenKill).await, Ok(Ended::Lingering { .. })));
-        assert_eq!(fs::read_to_string(dir.path().join("cgroup.kill")).unwrap(), "1");
-    }
-
-    #[tokio::test]
-    async fn when_nobody_dies_of_it_the_kill_follows_if_that_was_asked_for() {
-        let dir = tempfile::tempdir().unwrap();
-        fake_cgroup(dir.path());
-        let actions = KernelActions::new(Notes::new(dir.path().join("run")));
-        let end = |method| actions.end(CgroupHandle::open(dir.path()).unwrap(), method, Duration::from_millis(10));
-        assert!(matches!(end(Method::Oom).await, Ok(Ended::NobodyDied { waited_ms: 2000.. })));
-        assert_eq!(fs::read_to_string(dir.path().join("cgroup.kill")).unwrap(), "");
-        assert!(matches!(end(Method::OomThenKill).await, Ok(Ended::Lingering { .. })));
-        assert_eq!(fs::read_to_string(dir.path().join("cgroup.kill")).unwrap(), "1");
-        assert_eq!(fs::read_to_string(dir.path().join("memory.max")).unwrap().trim(), "2000");
-    }
-
-    #[tokio::test]
-    async fn a_kill_is_written_at_once_and_confirmed() {
-        let dir = tempfile::tempdir().unwrap();
-        fake_cgroup(dir.path());
-        let handle = CgroupHandle::open(dir.path()).unwrap();
-        let future = actions().end(handle, Method::Kill, Duration::from_secs(5));
-        assert_eq!(fs::read_to_string(dir.path().join("cgroup.kill")).unwrap(), "1", "before the first poll");
-        fs::write(dir.path().join("cgroup.events"), "populated 0\n").unwrap();
-        assert!(matches!(future.await.unwrap(), Ended::Dead { .. }));
-    }
-
-    #[tokio::test]
-    async fn a_task_that_does_not_die_is_reported_as_such() {
-        let dir = tempfile::tempdir().unwrap();
-        fake_cgroup(dir.path());
-        let handle = CgroupHandle::open(dir.path()).unwrap();
-        let ended = actions().end(handle, Method::Kill, Duration::from_millis(20)).await.unwrap();
-        assert!(matches!(ended, Ended::Lingering { .. }));
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_killed_is_an_error_with_the_remedy() {
-        let dir = tempfile::tempdir().unwrap();
-        fake_cgroup(dir.path());
-        let handle = CgroupHandle::open(dir.path()).unwrap();
-        fs::remove_file(dir.path().join("cgroup.kill")).unwrap();
-        fs::create_dir(dir.path().join("cgroup.kill")).unwrap();
-        let error = actions().end(handle, Method::Kill, Duration::ZERO).await.unwrap_err().to_string();
-        assert!(error.contains("cgroup.kill") && error.contains("root"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_cgroup_that_vanished_before_the_kill_counts_as_dead() {
-        let dir = tempfile::tempdir().unwrap();
-        fake_cgroup(dir.path());
-        let handle = CgroupHandle::open(dir.path()).unwrap();
-        fs::remove_file(dir.path().join("cgroup.kill")).unwrap();
-        let ended = actions().end(handle, Method::Kill, Duration::ZERO).await.unwrap();
-        assert!(matches!(ended, Ended::Dead { .. }));
-    }
-
-    #[tokio::test]
-    async fn a_dry_run_writes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        fake_cgroup(dir.path());
-        let handle = CgroupHandle::open(dir.path()).unwrap();
-        assert_eq!(DryRun.end(handle, Method::Kill, Duration::ZERO).await.unwrap(), Ended::DryRun);
-        assert_eq!(fs::read_to_string(dir.path().join("cgroup.kill")).unwrap(), "");
     }
 }

@@ -12,7 +12,7 @@ pub fn fresh_check(
     owner: &CgroupHandle,
     victim: &CgroupHandle,
     verdict: &Verdict,
-    oom_kills_then: u64,
+    ooms_then: u64,
     thresholds: &Thresholds,
 ) -> Result<(), Suppressed> {
     let changed = |why: String| Err(Suppressed::Changed { why });
@@ -39,7 +39,7 @@ pub fn fresh_check(
     if (memory.current as f64) < limit as f64 * thresholds.at_limit.from {
         return changed(format!("it uses {} of {limit} bytes now", memory.current));
     }
-    if memory.oom_kills != oom_kills_then {
+    if memory.ooms() != ooms_then {
         return changed("the kernel's OOM killer has acted".to_owned());
     }
     Ok(())
@@ -83,6 +83,7 @@ mod tests {
                 pressure: Pressure { memory: stall, io: stall },
                 cpu: Some(Cpu { user: Duration::ZERO, system: time }),
                 tracer: None,
+                hung_below: false,
             };
             let observation = engine.observe(UnitId(handle.inode()), sample);
             if let Some(verdict) = observation.verdict {
@@ -103,7 +104,7 @@ mod tests {
 
     fn check(path: &Path, handle: &CgroupHandle, verdict: &Verdict) -> Result<(), Suppressed> {
         let victim = CgroupHandle::open(path).map_err(|_| Suppressed::Gone)?;
-        fresh_check(handle, &victim, verdict, 4, &Thresholds::default())
+        fresh_check(handle, &victim, verdict, 7, &Thresholds::default())
     }
 
     #[test]
@@ -129,6 +130,17 @@ mod tests {
             let reason = check(&path, &handle, &verdict).unwrap_err().to_string();
             assert!(reason.contains(why), "{file}: {reason}");
         }
+    }
+
+    #[test]
+    fn an_oom_at_a_smaller_limit_below_is_no_change() {
+        let (_dir, path) = setup();
+        fs::write(path.join("memory.events.local"), "max 2\noom 3\noom_kill 4\n").unwrap();
+        let (handle, verdict) = verdict(&path);
+        fs::write(path.join("memory.events"), "max 9\noom 8\noom_kill 9\n").unwrap();
+        assert_eq!(check(&path, &handle, &verdict), Ok(()));
+        fs::write(path.join("memory.events.local"), "max 2\noom 4\noom_kill 4\n").unwrap();
+        assert!(check(&path, &handle, &verdict).unwrap_err().to_string().contains("OOM killer"));
     }
 
     #[test]

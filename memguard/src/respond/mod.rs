@@ -2,14 +2,20 @@
 
 mod actions;
 mod check;
+mod kill;
+mod life;
+mod lowered;
 mod oom;
 mod planner;
 mod policy;
 mod suppressed;
 
-pub use actions::{ActionError, Actions, DryRun, Ended, KernelActions, Method};
+pub use actions::{ActionError, Actions, DryRun, Ended, KernelActions, Method, Out};
 pub use check::fresh_check;
-pub use oom::{Notes, Restored};
+#[cfg(test)]
+pub(crate) use life::tests::fake_thread;
+pub use life::{Left, Life, aside, life};
+pub use lowered::{Notes, Restored};
 pub use planner::{Decision, PlanFacts, Planned, plan};
 pub use policy::{
     Applies, Because, Ledger, Limit, Matches, Mode, NEVER_IN, OwnPod, Policy, Rule, Selectors, Sick, Spent, Subject,

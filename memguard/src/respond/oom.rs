@@ -12,21 +12,21 @@
 //! memguard itself die meanwhile, by its next start, from a note.
 
 use std::{
-    fs, io,
-    os::unix::{fs::DirBuilderExt as _, thread::JoinHandleExt as _},
-    path::{Path, PathBuf},
+    os::unix::thread::JoinHandleExt as _,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
-use super::actions::ActionError;
+use super::{
+    actions::{ActionError, Ended, Out, ms},
+    lowered::{Lowered, Notes},
+};
 use crate::cgroup::{CgroupError, CgroupHandle};
 
 /// How long the kernel gets to choose somebody.
@@ -36,109 +36,6 @@ const WRITER_PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 /// memory.max is kept in pages; a multiple of the largest page size reads back as it was written.
 const GRANULE: u64 = 64 * 1024;
-
-/// A limit that is lowered for a moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Lowered {
-    path: PathBuf,
-    inode: u64,
-    /// Bytes; `None` is `max`.
-    limit: Option<u64>,
-    /// Bytes.
-    now: u64,
-}
-
-impl Lowered {
-    /// Puts the limit back, unless somebody else has set another one meanwhile. Whether it did.
-    fn put_back(&self, cgroup: &CgroupHandle) -> Result<bool, CgroupError> {
-        if cgroup.max()? != Some(self.now) {
-            return Ok(false);
-        }
-        cgroup.limit()?.write(self.limit).map(|()| true)
-    }
-}
-
-/// Where notes about lowered limits are: a folder that outlives memguard and not the machine's start, as a cgroup does.
-#[derive(Clone, Debug)]
-pub struct Notes {
-    folder: PathBuf,
-}
-
-/// What became of a note of an earlier memguard.
-#[derive(Debug)]
-pub enum Restored {
-    /// The limit is what it was.
-    PutBack(PathBuf),
-    /// It could not be put back, and the note stays.
-    Failed(CgroupError),
-    /// The note says nothing that could be done; it was deleted.
-    Unusable(String),
-}
-
-impl Notes {
-    /// `folder` is made when it is needed.
-    #[must_use]
-    pub const fn new(folder: PathBuf) -> Self {
-        Self { folder }
-    }
-
-    fn file(&self, inode: u64) -> PathBuf {
-        self.folder.join(format!("lowered-{inode}.json"))
-    }
-
-    fn put(&self, lowered: &Lowered) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let (file, part) = (self.file(lowered.inode), self.folder.join("part"));
-        fs::write(&part, serde_json::to_vec(lowered)?)?;
-        fs::rename(part, file)
-    }
-
-    fn remove(&self, inode: u64) {
-        let file = self.file(inode);
-        if let Err(error) = fs::remove_file(&file)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, "can't delete {}; the limit that it tells of was put back", file.display());
-        }
-    }
-
-    /// Puts back what an earlier memguard lowered below `root` before it died.
-    #[must_use]
-    pub fn restore(&self, root: &Path) -> Vec<Restored> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
-        let notes = entries.flatten().map(|entry| entry.path());
-        notes
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-            .filter_map(|path| self.restore_one(&path, root))
-            .collect()
-    }
-
-    fn restore_one(&self, note: &Path, root: &Path) -> Option<Restored> {
-        let read = fs::read(note).map_err(|error| error.to_string());
-        let lowered: Lowered = match read.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string())) {
-            Ok(lowered) => lowered,
-            Err(why) => {
-                let _ = fs::remove_file(note);
-                return Some(Restored::Unusable(format!("{}: {why}", note.display())));
-            }
-        };
-        if !lowered.path.starts_with(root) || lowered.path.components().any(|part| part.as_os_str() == "..") {
-            // Of a memguard that watches another part of the tree, perhaps.
-            return None;
-        }
-        let put_back = CgroupHandle::open(&lowered.path)
-            .and_then(|cgroup| if cgroup.inode() == lowered.inode { lowered.put_back(&cgroup) } else { Ok(false) });
-        match put_back {
-            Err(error) if !error.is_gone() => Some(Restored::Failed(error)),
-            put_back => {
-                self.remove(lowered.inode);
-                let _ = fs::remove_file(note);
-                matches!(put_back, Ok(true)).then_some(Restored::PutBack(lowered.path))
-            }
-        }
-    }
-}
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,12 +48,24 @@ pub(super) enum Relief {
     Gone,
 }
 
+/// A cgroup whose limit was lowered.
+#[derive(Debug)]
+pub(super) struct Squeezed {
+    pub(super) cgroup: Arc<CgroupHandle>,
+    pub(super) oom_kills_before: u64,
+    pub(super) group_kills_before: u64,
+    pub(super) relief: Result<Relief, ActionError>,
+    /// Whether the limit is what it was, which has nothing to do with who died.
+    pub(super) restored: Result<(), ActionError>,
+}
+
 /// A cgroup whose limit is lowered. Dropped, it is put back.
 #[derive(Debug)]
 pub(super) struct Squeeze {
     cgroup: Arc<CgroupHandle>,
     lowered: Lowered,
     oom_kills_before: u64,
+    group_kills_before: u64,
     began: Instant,
     notes: Notes,
     writer: JoinHandle<()>,
@@ -170,6 +79,7 @@ impl Squeeze {
     /// Notes what is about to be done, and has a thread do it.
     pub(super) fn begin(cgroup: &Arc<CgroupHandle>, notes: &Notes) -> Result<Self, ActionError> {
         let memory = cgroup.memory().map_err(ActionError::Limit)?;
+        let group_kills_before = cgroup.oom_group_kills().map_err(ActionError::Limit)?;
         let limit = cgroup.limit().map_err(ActionError::Limit)?;
         let lowered = Lowered {
             path: cgroup.path().to_owned(),
@@ -195,6 +105,7 @@ impl Squeeze {
             cgroup: Arc::clone(cgroup),
             lowered,
             oom_kills_before: memory.oom_kills,
+            group_kills_before,
             began: Instant::now(),
             notes: notes.clone(),
             writer,
@@ -204,15 +115,25 @@ impl Squeeze {
         })
     }
 
-    /// Waits for the kernel's OOM killer, puts the limit back, and gives the cgroup back.
-    pub(super) async fn finish(mut self) -> (Arc<CgroupHandle>, Result<Relief, ActionError>) {
+    /// Waits for the kernel's OOM killer, tells `out` when it has acted, puts the limit back, and gives the cgroup back.
+    pub(super) async fn finish(mut self, out: &Out) -> Squeezed {
         let relief = self.wait().await;
+        if let Ok(Relief::Killed { processes, after }) = relief {
+            out(Ended::OomKilled { processes, after_ms: ms(after), alive: true });
+        }
         let restored = self.restore().await;
-        (Arc::clone(&self.cgroup), restored.and(relief))
+        Squeezed {
+            cgroup: Arc::clone(&self.cgroup),
+            oom_kills_before: self.oom_kills_before,
+            group_kills_before: self.group_kills_before,
+            relief,
+            restored,
+        }
     }
 
     async fn wait(&mut self) -> Result<Relief, ActionError> {
         loop {
+            let mut unseen = None;
             match self.cgroup.memory() {
                 Ok(memory) if memory.oom_kills > self.oom_kills_before => {
                     let processes = memory.oom_kills - self.oom_kills_before;
@@ -220,14 +141,15 @@ impl Squeeze {
                 }
                 Ok(_) => {}
                 Err(error) if error.is_gone() => return Ok(Relief::Gone),
-                Err(error) => return Err(ActionError::Limit(error)),
+                // It may be readable again before the time is over.
+                Err(error) => unseen = Some(error),
             }
             if let Ok(Err(error)) = self.written.try_recv() {
                 return if error.is_gone() { Ok(Relief::Gone) } else { Err(ActionError::Limit(error)) };
             }
             let waited = self.began.elapsed();
             if waited >= PATIENCE {
-                return Ok(Relief::Nothing { waited });
+                return unseen.map_or(Ok(Relief::Nothing { waited }), |error| Err(ActionError::Limit(error)));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -277,8 +199,13 @@ impl Drop for Squeeze {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
     use super::*;
-    use crate::cgroup::fake_cgroup;
+    use crate::{cgroup::fake_cgroup, respond::actions::tests::noted};
 
     const LIMIT: &str = "536870912\n";
 
@@ -322,7 +249,7 @@ mod tests {
         lowered(&path).await;
         assert_eq!(notes_left(&notes), 1, "noted before it is done");
         fs::write(path.join("memory.events"), "max 2\noom 9\noom_kill 6\n").unwrap();
-        assert!(matches!(squeeze.finish().await.1.unwrap(), Relief::Killed { processes: 2, .. }));
+        assert!(matches!(squeeze.finish(&noted().0).await.relief.unwrap(), Relief::Killed { processes: 2, .. }));
         assert_eq!((max(&path).as_str(), notes_left(&notes)), (LIMIT, 0));
     }
 
@@ -331,7 +258,7 @@ mod tests {
         let (_dir, path, notes) = setup();
         let squeeze = Squeeze::begin(&open(&path), &notes).unwrap();
         lowered(&path).await;
-        assert!(matches!(squeeze.finish().await.1.unwrap(), Relief::Nothing { .. }));
+        assert!(matches!(squeeze.finish(&noted().0).await.relief.unwrap(), Relief::Nothing { .. }));
         assert_eq!((max(&path).as_str(), notes_left(&notes)), (LIMIT, 0));
     }
 
@@ -351,7 +278,7 @@ mod tests {
         lowered(&path).await;
         fs::write(path.join("memory.max"), "107374182\n").unwrap();
         fs::write(path.join("memory.events"), "max 2\noom_kill 5\n").unwrap();
-        squeeze.finish().await.1.unwrap();
+        squeeze.finish(&noted().0).await.relief.unwrap();
         assert_eq!(max(&path), "107374182\n");
     }
 
@@ -363,34 +290,5 @@ mod tests {
         let error = Squeeze::begin(&open(&path), &notes).unwrap_err().to_string();
         assert!(error.contains("file") && error.contains("--run-dir"), "{error}");
         assert_eq!(max(&path), LIMIT);
-    }
-
-    #[test]
-    fn the_next_start_puts_back_what_was_lowered_and_only_that() {
-        let (dir, path, notes) = setup();
-        let inode = CgroupHandle::open(&path).unwrap().inode();
-        let note = Lowered { path: path.clone(), inode, limit: Some(536_870_912), now: 251_658_240 };
-        let max_after = |lowered: &Lowered, now: &str| {
-            fs::write(path.join("memory.max"), now).unwrap();
-            notes.put(lowered).unwrap();
-            let restored = notes.restore(dir.path());
-            (restored.len(), max(&path))
-        };
-        assert_eq!(max_after(&note, "251658240\n"), (1, LIMIT.to_owned()));
-        assert_eq!(notes_left(&notes), 0);
-        assert_eq!(max_after(&note, "123456789\n").1, "123456789\n", "set by somebody else since");
-        let other = Lowered { inode: inode + 1, ..note.clone() };
-        assert_eq!(max_after(&other, "251658240\n").1, "251658240\n", "another cgroup under the same path");
-        assert_eq!(notes_left(&notes), 0);
-        let gone = Lowered { path: dir.path().join("gone"), ..note.clone() };
-        assert_eq!(max_after(&gone, "251658240\n").0, 0);
-        assert_eq!(notes_left(&notes), 0);
-        let elsewhere = Lowered { path: "/elsewhere".into(), ..note };
-        assert_eq!(max_after(&elsewhere, "251658240\n").0, 0);
-        assert_eq!(notes_left(&notes), 1, "another memguard's");
-
-        fs::write(notes.folder.join("lowered-1.json"), "{").unwrap();
-        let restored = notes.restore(dir.path());
-        assert!(matches!(&restored[..], [Restored::Unusable(why)] if why.contains("lowered-1.json")), "{restored:?}");
     }
 }

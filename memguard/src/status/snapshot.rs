@@ -78,6 +78,9 @@ pub struct CostStatus {
     /// User and system time so far, and wall time since the start, in seconds.
     pub cpu_s: f64,
     pub up_s: f64,
+    /// Share of one CPU lately: over the last minute, or, if nobody looked meanwhile, since somebody did or since the start.
+    /// `None` from those that don't tell.
+    pub cpu_lately: Option<f64>,
     pub resident_kib: u64,
     pub records: u64,
     pub wake_ups: u64,

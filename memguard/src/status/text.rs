@@ -26,7 +26,11 @@ pub fn text(snapshot: &Snapshot) -> String {
     for lost in &snapshot.lost {
         let _ = writeln!(text, "  {}: lost {}", lost.signal, lost.lost);
     }
-    let _ = write!(text, "  cost: {:.2} s of CPU, {:.1} MiB resident", cost.cpu_s, cost.resident_kib as f64 / 1024.0);
+    let _ = write!(text, "  cost: {:.2} s of CPU", cost.cpu_s);
+    if let Some(lately) = cost.cpu_lately {
+        let _ = write!(text, ", lately {:.1} % of one", lately * 100.0);
+    }
+    let _ = write!(text, ", {:.1} MiB resident", cost.resident_kib as f64 / 1024.0);
     let _ = match cost.events_lost {
         Some(0) => writeln!(text, ", no event lost"),
         Some(lost) => writeln!(text, ", {lost} events LOST"),

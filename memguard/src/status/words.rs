@@ -31,6 +31,7 @@ fn known(name: &str) -> Option<(&'static str, &'static str, Unit)> {
         "at_limit" => ("memory at its limit", "below its limit", Unit::Share),
         "limit_hit" => ("limit is hit", "limit is not hit", Unit::PerSecond),
         "no_oom" => ("OOM killer not asked", "the OOM killer acts", Unit::Times),
+        "hung_below" => ("nothing below it hangs", "one below it hangs", Unit::Times),
         "unreclaimable" => ("can't be reclaimed", "most can be freed", Unit::Share),
         "refault_share" => ("freed pages come back", "freed stays away", Unit::Share),
         "text_returns" => ("text comes back", "text does not return", Unit::PerSecond),
@@ -55,10 +56,10 @@ pub fn shown_term(term: &TermStatus) -> Shown {
         Unit::PerSecond => format!("{}/s", rate(value)),
         Unit::Times => format!("{value:.0}"),
     };
-    // Two of them ask for more than nothing, or for nothing.
+    // Some of them ask for more than nothing, or for nothing.
     let from = match term.name.as_str() {
         "limit_hit" => "> 0/s".to_owned(),
-        "no_oom" => "0".to_owned(),
+        "no_oom" | "hung_below" => "0".to_owned(),
         _ => with_unit(term.from),
     };
     let sure = if term.sure > term.from { with_unit(term.sure) } else { from.clone() };
@@ -100,7 +101,8 @@ fn failing(term: &TermStatus) -> String {
         ("refault_share", None) => "no page is freed".to_owned(),
         ("lost", None) => "no cpu.stat, can't be told".to_owned(),
         (_, None) => format!("{fails}: unknown"),
-        ("limit_hit", _) => fails,
+        ("limit_hit", Some(rate)) if rate > 0.0 => "one below it is at its limit".to_owned(),
+        ("limit_hit" | "hung_below", _) => fails,
         ("no_oom", _) => format!("{fails}: asked {value} times"),
         ("lost", _) => format!("{fails}: lost {} of {from}", bare(&value)),
         _ => format!("{fails}: {} of {from}", bare(&value)),

@@ -192,16 +192,23 @@ impl fmt::Display for Event {
                 };
                 match (&e.error, &e.ended) {
                     (Some(error), _) => write!(f, "can't end {} ({}): {error}", e.victim, e.incident),
-                    (None, Some(Ended::Dead { empty_after_ms, .. })) => write!(
+                    (None, Some(ended @ Ended::Dead { empty_after_ms, .. })) => write!(
                         f,
-                        "KILLED {} by {} ({}){on_behalf}: {:.1} ms after the verdict, empty after {empty_after_ms} ms",
-                        e.victim, e.method, e.incident, e.verdict_to_action_ms
+                        "KILLED {} by {} ({}){on_behalf}: {:.1} ms after the verdict{}, empty after {empty_after_ms} ms",
+                        e.victim,
+                        e.method,
+                        e.incident,
+                        e.verdict_to_action_ms,
+                        ended.late()
                     ),
-                    (None, Some(Ended::Lingering { waited_ms, .. })) => write!(
+                    (None, Some(ended @ Ended::Lingering { waited_ms, .. })) => write!(
                         f,
-                        "killed {} by {} ({}){on_behalf}, but a process is still there after {waited_ms} ms: it waits \
+                        "killed {} by {} ({}){on_behalf}{}, but a process is still there after {waited_ms} ms: it waits \
                          uninterruptibly, and dies when that ends",
-                        e.victim, e.method, e.incident
+                        e.victim,
+                        e.method,
+                        e.incident,
+                        ended.late()
                     ),
                     (None, Some(Ended::OomKilled { processes, after_ms, alive })) => write!(
                         f,
@@ -253,11 +260,12 @@ impl fmt::Display for Event {
                     Some(tracer) if !tracer.lossless() => write!(
                         f,
                         "; lost: {} records (ring full), {} events of cgroups without a place, {} cycles untimed, {} \
-                         ends, {} records undecodable",
+                         ends of cycles and stalls, {} stalls untimed, {} records undecodable",
                         tracer.ring_full,
                         tracer.cgroups_left_out,
                         tracer.cycles_untimed,
                         tracer.ends_lost,
+                        tracer.stalls_untimed,
                         tracer.undecodable
                     ),
                     Some(_) => f.write_str(", nothing lost"),

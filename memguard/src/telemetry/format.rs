@@ -77,6 +77,12 @@ impl Fields {
         event.record(&mut fields);
         fields
     }
+
+    /// A message that comes with a record was made in `events`, which escapes what others name; it may have lines. Any other
+    /// one can have a path in it, which a job may have named.
+    fn shown_message(&self) -> String {
+        if self.record.is_some() { self.message.clone() } else { escaped(&self.message) }
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -95,12 +101,11 @@ where
             _ => ("\x1b[2m", "\x1b[0m"),
         };
         SystemTime.format_time(&mut writer)?;
-        // A message that comes with a record was made in `events`, which escapes what others name; it may have lines.
-        // Any other one can have a path in it, which a job may have named.
-        let message = if fields.record.is_some() { fields.message } else { escaped(&fields.message) };
+        let message = fields.shown_message();
         write!(writer, " {on}{level:5}{off} {message}")?;
         for (name, value) in &fields.others {
-            write!(writer, " {name}={value}")?;
+            // JSON escapes some of it, and what is left is escaped here.
+            write!(writer, " {name}={}", escaped(&value.to_string()))?;
         }
         writeln!(writer)
     }
@@ -122,9 +127,13 @@ where
         };
         member(&mut line, "time", &time.into())?;
         member(&mut line, "level", &event.metadata().level().as_str().into())?;
-        member(&mut line, "message", &fields.message.into())?;
+        member(&mut line, "message", &fields.shown_message().into())?;
         for (name, value) in &fields.others {
-            member(&mut line, name, value)?;
+            // Who reads the JSON may show what is in it as it is.
+            match value.as_str() {
+                Some(text) => member(&mut line, name, &escaped(text).into())?,
+                None => member(&mut line, name, value)?,
+            }
         }
         // The record is an object already. Anything else in its place would break the line, so it is checked.
         if let Some(record) = fields.record.and_then(|record| RawValue::from_string(record).ok()) {
@@ -187,6 +196,22 @@ mod tests {
         let line = logged(Text { color: false }, || tracing::warn!("can't read a.scope/x\n2026 KILLED\x1b[2K"));
         assert_eq!(line.lines().count(), 1);
         assert!(line.contains("x\\n2026 KILLED\\u{1b}[2K"), "{line}");
+    }
+
+    #[test]
+    fn what_a_job_named_is_escaped_in_fields_and_messages_of_both_formats() {
+        let named = "a.scope/x\u{9b}2K\u{202e}\u{2028}\n2026 KILLED";
+        let log = || tracing::warn!(error = %named, path = named, "can't read {named}");
+        let line = logged(Text { color: false }, log);
+        assert_eq!(line.lines().count(), 1);
+        assert!(!line.contains(['\u{9b}', '\u{202e}', '\u{2028}']), "{line}");
+        assert!(line.contains("error=\"a.scope/x\\u{9b}2K\\u{202e}\\u{2028}\\n2026 KILLED\""), "{line}");
+        let line = logged(Json, log);
+        assert!(!line.contains(['\u{9b}', '\u{202e}', '\u{2028}']), "{line}");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let shown = "a.scope/x\\u{9b}2K\\u{202e}\\u{2028}\\n2026 KILLED";
+        assert_eq!((&value["error"], &value["path"]), (&shown.into(), &shown.into()));
+        assert_eq!(value["message"], format!("can't read {shown}"));
     }
 
     #[test]

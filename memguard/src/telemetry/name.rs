@@ -105,13 +105,14 @@ pub fn shown(path: &Path) -> String {
 #[must_use]
 pub fn escaped(text: &str) -> String {
     text.chars()
-        .flat_map(|c| if c.is_control() || is_bidi(c) { c.escape_default().collect() } else { vec![c] })
+        .flat_map(|c| if c.is_control() || misleads(c) { c.escape_default().collect() } else { vec![c] })
         .collect()
 }
 
-/// Characters that change the direction of text, and so can make a line read as another one.
-const fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Characters that change the direction of text, and so can make a line read as another one, and those that begin a line for
+/// some who show it.
+const fn misleads(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -129,6 +130,9 @@ mod tests {
         assert_eq!(shown(Path::new("a.scope/docker/ok-1")), "a.scope/docker/ok-1");
         assert_eq!(shown(Path::new("x\n2026 KILLED\x1b[2K")), "x\\n2026 KILLED\\u{1b}[2K");
         assert_eq!(shown(Path::new("a\u{202e}b")), "a\\u{202e}b");
+        assert_eq!(escaped("a\u{61c}b\u{2028}c\u{2029}d\u{9b}"), "a\\u{61c}b\\u{2028}c\\u{2029}d\\u{9b}");
+        let once = escaped("a\nb\u{9b}\\");
+        assert_eq!(escaped(&once), once, "once is enough, and twice is no harm");
         assert_eq!(shown(Path::new(OsStr::from_bytes(b"\xff\x07"))), "\u{fffd}\\u{7}");
     }
 

@@ -156,7 +156,8 @@ pub(super) fn example() -> Snapshot {
         engine: EngineStatus { window_s: 5.0, hold_s: 7.0 },
         cost: CostStatus {
             cpu_s: 21.3,
-            up_s: 7100.0,
+            up_s: 71.0,
+            cpu_lately: Some(0.003),
             resident_kib: 9400,
             records: 4000,
             wake_ups: 3000,

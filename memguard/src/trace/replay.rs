@@ -302,7 +302,7 @@ mod tests {
             ("report-trigger", 1),
             ("psi-full-10", 1),
             ("systemd-oomd", 0),
-            ("oomd", 1),
+            ("oomd-workload", 1),
             ("wait-for-oom", 0),
         ];
         assert_eq!(verdicts, expected);

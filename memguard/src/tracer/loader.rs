@@ -271,9 +271,10 @@ impl Tracer {
         }
     }
 
-    /// Detaches all programs and keeps them loaded, for benchmarks that compare both states in quick turn.
+    /// Detaches all programs and keeps them loaded, for benchmarks that compare both states in quick turn. What was attached
+    /// last goes first, so that there is never a begin without its end.
     pub fn pause(&mut self) -> Result<(), TracerError> {
-        for (hook, link) in &mut self.attached {
+        for (hook, link) in self.attached.iter_mut().rev() {
             if let (Some(program), Some(link)) = (self.ebpf.program_mut(hook.program), link.take()) {
                 unlink(program, link)?;
             }

@@ -29,7 +29,7 @@ pub fn decode(mut data: &[u8]) -> Result<Record, DecodeError> {
     let kind = Kind::from_raw(header.kind).ok_or(DecodeError::UnknownKind(header.kind))?;
     let expected = match kind {
         Kind::Snapshot => size_of::<Snapshot>(),
-        Kind::OomVictim | Kind::CgroupMade | Kind::CgroupRemoved => size_of::<RecordHeader>(),
+        Kind::OomVictim | Kind::CgroupRemoved => size_of::<RecordHeader>(),
     };
     // The kernel rounds records up to 8 bytes, and all of ours are multiples of it.
     if found != expected || header.size as usize != expected {
@@ -43,7 +43,6 @@ pub fn decode(mut data: &[u8]) -> Result<Record, DecodeError> {
             tasks_in_reclaim: data.get_u64_ne(),
         }),
         Kind::OomVictim => Record::OomVictim(header),
-        Kind::CgroupMade => Record::CgroupMade(header),
         Kind::CgroupRemoved => Record::CgroupRemoved(header),
     })
 }
@@ -123,12 +122,11 @@ mod tests {
     fn decodes_what_the_structures_look_like_in_memory() {
         let sent = snapshot();
         assert_eq!(decode(&bytes_of(&sent)), Ok(Record::Snapshot(sent)));
-        for kind in [Kind::OomVictim, Kind::CgroupMade, Kind::CgroupRemoved] {
+        for kind in [Kind::OomVictim, Kind::CgroupRemoved] {
             let header = RecordHeader { kind: kind as u32, size: 24, at_ns: 1, cgroup_id: 2 };
             let decoded = decode(&bytes_of(&header)).unwrap();
             let expected = match kind {
                 Kind::OomVictim => Record::OomVictim(header),
-                Kind::CgroupMade => Record::CgroupMade(header),
                 Kind::CgroupRemoved => Record::CgroupRemoved(header),
                 Kind::Snapshot => unreachable!(),
             };

@@ -50,14 +50,21 @@ impl Place {
             }
             qos = class(name, qos);
         };
-        let container_id = parts.next().map(|name| container_id(name).map(str::to_owned));
+        let container = parts.next();
+        let container_id = container.map(|name| container_id(name).map(str::to_owned));
         // Something else than a container directly below a pod is nobody's that we know.
         let container_id = match container_id {
             Some(None) => return None,
             Some(id) => id,
             None => None,
         };
-        Some(Self { pod_uid, qos: qos?, container_id, nested: parts.next().is_some() })
+        let nested = match (parts.next(), parts.next()) {
+            (None, _) => false,
+            // crun can put the whole container one step below the scope that CRI-O has systemd make for it.
+            (Some("container"), None) => !container.is_some_and(|name| name.starts_with("crio-")),
+            _ => true,
+        };
+        Some(Self { pod_uid, qos: qos?, container_id, nested })
     }
 
     /// `pod7fb47c9c/402911dd690d`: 150 characters shorter than the path, and long enough to find it.
@@ -75,6 +82,14 @@ impl Place {
 #[must_use]
 pub fn is_below_kubepods(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str().to_str().is_some_and(|name| class(name, None).is_some()))
+}
+
+/// Whether it is one of the kubelet's folders above pods: all of them, or those of a class.
+#[must_use]
+pub fn is_above_pods(path: &Path) -> bool {
+    let mut names = path.components().filter_map(|part| part.as_os_str().to_str());
+    let name = names.next_back().unwrap_or_default();
+    class(name, names.next_back().and_then(|above| class(above, None))).is_some()
 }
 
 /// The class that a folder of the kubelet's stands for: `kubepods` (Guaranteed pods are directly in it) and the two below
@@ -170,6 +185,19 @@ mod tests {
         }
         let hash = UID.replace('-', "");
         assert_eq!(place(&format!("kubepods/pod{hash}")).map(|place| place.pod_uid), Some(hash));
+    }
+
+    #[test]
+    fn what_crun_puts_below_its_scope_is_the_container_itself() {
+        let pod = format!("kubepods.slice/kubepods-pod{}.slice", UID.replace('-', "_"));
+        for (path, nested) in [
+            (format!("{pod}/crio-{}.scope/container", id()), false),
+            (format!("{pod}/crio-{}.scope/container/docker", id()), true),
+            (format!("{pod}/crio-{}.scope/other", id()), true),
+            (format!("{pod}/cri-containerd-{}.scope/container", id()), true),
+        ] {
+            assert_eq!(place(&path).map(|place| place.nested), Some(nested), "{path}");
+        }
     }
 
     #[test]

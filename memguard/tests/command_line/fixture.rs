@@ -52,7 +52,7 @@ impl Machine {
         fs::write(machine.path("idle.mgtrace"), &whole[..8]).unwrap();
         machine.reword("job.mgtrace", "reworded.mgtrace");
         let mut journal = Journal::open(&machine.state(), &machine.run()).unwrap().journal;
-        journal.before(&incident(ID));
+        journal.before(&mut incident(ID));
         assert!(journal.close(LONG), "the journal is written");
         report::Store::below(&machine.state()).put(&record(ID)).unwrap();
         machine

@@ -1,6 +1,6 @@
-//! ARC's objects, by its own CRD where that is at hand.
+//! ARC's objects, by its own CRD.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use memguard::{
@@ -14,9 +14,8 @@ use super::{
     server::{Server, until},
 };
 
-/// ARC's own, from its chart.
-const CRD: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/arc-crds/actions.github.com_ephemeralrunners.yaml");
+/// ARC's own, from its chart; what is not in it is told in the README.md beside it.
+const CRD: &str = include_str!("../../../tests/fixtures/arc/ephemeralrunners.yaml");
 const RUNNERS: &str = "/apis/actions.github.com/v1alpha1/namespaces/ci/ephemeralrunners";
 const OLD_RUNNERS: &str = "/apis/actions.summerwind.dev/v1alpha1/namespaces/ci/runners";
 
@@ -70,17 +69,12 @@ async fn install_arc(server: &Server) -> anyhow::Result<()> {
     if server.admin.get(RUNNERS).await.is_ok() {
         return Ok(());
     }
-    if let Ok(text) = fs::read_to_string(CRD) {
-        let mut crd: Value = serde_saphyr::from_str(&text)?;
-        if let Err(error) = apply(server, &crd).await {
-            ensure!(format!("{error:#}").contains("default: Invalid value"), "{error:#}");
-            println!("kube_api: ARC's CRD is not taken as it is, so with other defaults in place of the empty ones");
-            without_empty_defaults(&mut crd);
-            apply(server, &crd).await?;
-        }
-    } else {
-        println!("kube_api: ARC's CRD is not at hand: its objects are not held against their schema");
-        apply(server, &plain_crd("actions.github.com", "EphemeralRunner")).await?;
+    let mut crd: Value = serde_saphyr::from_str(CRD)?;
+    if let Err(error) = apply(server, &crd).await {
+        ensure!(format!("{error:#}").contains("default: Invalid value"), "{error:#}");
+        println!("kube_api: ARC's CRD is not taken as it is, so with other defaults in place of the empty ones");
+        without_empty_defaults(&mut crd);
+        apply(server, &crd).await?;
     }
     until_served(server, RUNNERS).await
 }

@@ -10,7 +10,7 @@ use memguard::{
     github::{Settings, Source},
     journal::{Copies, Incident, Journal, Opened, Stage},
     kubernetes::{Generation, RunnerRef},
-    remote::{FollowUp, Kind, Outward, Progress, Remote, Setup, Wishes, Workload, follow_ups, start},
+    remote::{FollowUp, Kind, Outward, Progress, Remote, Setup, Workload, follow_ups, start},
     respond::{Ended, Method, Mode},
 };
 use memguard_stubs::{
@@ -73,10 +73,15 @@ impl World {
 
     /// An incident of runner r-1, with what follows by the settings in force. Returns its id.
     pub(crate) fn follow(&self, id: &str) -> String {
-        let workload = workload();
+        self.follow_for(id, workload())
+    }
+
+    /// The same, of another container.
+    pub(crate) fn follow_for(&self, id: &str, workload: Workload) -> String {
         let follow_ups = follow_ups(Mode::Enforce, Some(&workload), self.remote().reach());
         let incident = Incident {
             id: id.to_owned(),
+            revision: 0,
             decided_at: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(),
             boot_id: String::new(),
             mode: Mode::Enforce,
@@ -89,7 +94,7 @@ impl World {
             workload: Some(workload),
             stage: Stage::Done { ended: Ended::Dead { write_us: 1, empty_after_ms: 2 } },
             follow_ups,
-            wishes: Wishes::default(),
+            wishes: self.remote().wishes(),
         };
         self.remote().follow(incident);
         id.to_owned()
@@ -152,6 +157,7 @@ pub(crate) fn workload() -> Workload {
         pod_uid: "pod-r-1".to_owned(),
         container: Some("runner".to_owned()),
         is_runner: true,
+        nested: false,
         memory_limit: None,
         stale_since: None,
         runner: Some(RunnerRef {

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod arc;
 #[cfg(test)]
+mod cancel;
 mod change;
 #[cfg(test)]
 mod fixture;

@@ -5,6 +5,7 @@
 
 mod cycles;
 mod faults;
+mod flood;
 mod pairs;
 mod rename;
 mod rest;
@@ -41,6 +42,8 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         pairs: u32,
     },
+    /// A flood of records, with nobody to read them and with a reader: fails if it makes the reader deaf or has it spin.
+    Flood,
     /// memguard at rest: CPU, memory, and how long it takes to attach.
     Rest {
         #[arg(long)]
@@ -55,11 +58,12 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     // The ring buffer registers with an async runtime when the tracer starts.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
     match Cli::parse().command {
         Command::Faults { folder, pairs } => faults::run(&folder, pairs),
         Command::Rename { pairs } => rename::run(pairs),
+        Command::Flood => runtime.block_on(flood::run()),
         Command::Cycles { folder, pairs } => cycles::run(&folder, pairs),
         Command::Rest { memguard, seconds } => rest::run(&memguard, seconds),
         Command::CyclesWorker { file } => cycles::worker(&file),

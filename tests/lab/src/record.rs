@@ -110,7 +110,12 @@ pub enum Record {
     /// What `memguard incidents --output json` says once memguard has ended.
     Incidents { list: String },
     /// A round of the chain begins.
-    Round { round: Round },
+    Round {
+        round: Round,
+        /// What it is played with. The guest does not know; who keeps its records adds it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with: Option<PlayedWith>,
+    },
     /// What the program says that plays GitHub and Kubernetes.
     Stubs { told: Told },
     /// A case with real containers begins.
@@ -129,6 +134,15 @@ pub enum Record {
     Ended { code: Option<i32>, signal: Option<i32> },
     /// The guest is done. `error` says why it could not do what it was asked.
     End { error: Option<String> },
+}
+
+/// What a round of the chain was played with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PlayedWith {
+    /// `uname -r`
+    pub kernel: String,
+    /// The beginning of memguard's sha256.
+    pub memguard: String,
 }
 
 /// A look at all containers and all progress.

@@ -98,6 +98,9 @@ pub struct Scenario {
     pub vm: Vm,
     #[serde(default)]
     pub kernel: KernelSwitches,
+    /// So many cgroups are made and removed after memguard's start and before any workload's, while nothing reclaims.
+    #[serde(default)]
+    pub come_and_go: u32,
     pub time: Time,
     pub pod: Vec<Pod>,
     #[serde(default)]

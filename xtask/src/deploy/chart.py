@@ -1,7 +1,7 @@
 """Has Helm lint and render the chart, and holds what comes out against the schemas of Kubernetes.
 
 Reads one JSON object, {"chart", "cases", "refused", "kubernetes", "without_schema"}, and writes one:
-{"lint": [...], "cases": {name: {"texts": {template: text}, "objects": [...]}}, "refused": {name: message or null},
+{"lint": [...], "cases": {name: {"texts": {template: text}, "objects": [...], "notes": text}}, "refused": {name: message or null},
  "problems": [...]}. What to make of that is up to the caller.
 """
 
@@ -47,7 +47,7 @@ def main():
             texts = {path.removeprefix("memguard/templates/"): text for path, text in texts.items()}
             manifests = {path: text for path, text in texts.items() if path.endswith(".yaml") and text.strip()}
             objects = [o for text in manifests.values() for o in yaml.safe_load_all(text) if o]
-            answer["cases"][name] = {"texts": manifests, "objects": objects}
+            answer["cases"][name] = {"texts": manifests, "objects": objects, "notes": texts["NOTES.txt"]}
             for o in objects:
                 if f"{o['apiVersion']}/{o['kind']}" in asked["without_schema"]:
                     continue

@@ -5,6 +5,7 @@ mod judge;
 mod table;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -14,12 +15,14 @@ use anyhow::{Context as _, bail};
 use memguard_lab::{
     Job, Line, Record, Scenario,
     chain::{self, Fault, POINTS, Round},
+    record::PlayedWith,
 };
 
 use self::judge::{Judged, judge};
 use super::{
     accel, image, initramfs,
     kernels::{self, Kernel},
+    programs::{self, Programs},
     vm::{self, Machine},
 };
 use crate::{build, paths, ui};
@@ -89,12 +92,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let kernel = kernels::ensure(kernels::line(&args.kernel)?)?;
     let path = paths::root().join("tests/chain/scenario.toml");
     let scenario = Scenario::read(&path).with_context(|| format!("can't use {}", path.display()))?;
-    let mut lines = if args.go_on { well_before(&scenario, &rounds)? } else { Vec::new() };
-    let before: Vec<Round> = split(&lines).into_iter().map(|(round, _)| round).collect();
-    let left: Vec<Round> = rounds.iter().filter(|round| !before.contains(round)).cloned().collect();
-    let Played { lines: new, broken } = play(args, &kernel, &scenario, &left)?;
-    lines.extend(new);
-    keep(&kept()?, &lines)?;
+    let before = if args.go_on { well_before(&scenario, &rounds)? } else { Vec::new() };
+    let known: Vec<Round> = split(&before).into_iter().map(|(round, _)| round).collect();
+    let left: Vec<Round> = rounds.iter().filter(|round| !known.contains(round)).cloned().collect();
+    let Played { lines, broken } = play(args, &kernel, &scenario, &left, before)?;
     let mut judged: Vec<Judged> =
         split(&lines).into_iter().map(|(round, lines)| judge(&scenario, &round, lines)).collect();
     judged.sort_by_key(|judged| rounds.iter().position(|round| *round == judged.round));
@@ -104,7 +105,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     if args.set == Some(Set::All) {
         let path = paths::root().join("docs/chain.md");
-        fs::write(&path, table::document(&kernel.release, &judged, &broken))
+        fs::write(&path, table::document(&played_with(&lines), &judged, &broken))
             .with_context(|| format!("can't write {}", path.display()))?;
         ui::say(format!("wrote {}", path.display()));
     }
@@ -135,19 +136,38 @@ struct Played {
     broken: Vec<String>,
 }
 
-/// Has guests play all rounds, one after the other. What one that breaks off has not played, another one plays, once: an
+/// What how many rounds were played with; `None` for those from before that was noted.
+fn played_with(lines: &[Line]) -> BTreeMap<Option<PlayedWith>, usize> {
+    let mut counts = BTreeMap::new();
+    for line in lines {
+        if let Record::Round { with, .. } = &line.record {
+            *counts.entry(with.clone()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// Has guests play rounds, one after the other, and keeps what they tell after `before`, guest by guest. What one that breaks off has not played, another one plays, once: an
 /// emulator can stand still, and that says nothing of memguard. It is told.
-fn play(args: &Args, kernel: &Kernel, scenario: &Scenario, rounds: &[Round]) -> anyhow::Result<Played> {
-    let guest = build::guest()?;
-    let memguard = build::memguard_with_crash_points()?;
-    let stubs = [build::stubs()?];
+fn play(
+    args: &Args,
+    kernel: &Kernel,
+    scenario: &Scenario,
+    rounds: &[Round],
+    before: Vec<Line>,
+) -> anyhow::Result<Played> {
+    let programs = Programs::new()?;
+    let guest = programs.take(&build::guest()?)?;
+    let memguard = programs.take(&build::memguard_with_crash_points()?)?;
+    let stubs = [programs.take(&build::stubs()?)?];
+    let with = PlayedWith { kernel: kernel.release.clone(), memguard: programs::short_hash(&memguard)? };
     let image = image::ensure()?;
     let accel = accel::choose(args.accel, kernel, &guest)?;
     let key = paths::root().join("tests/fixtures/github/app-key.pem");
     let app_key = fs::read_to_string(&key).with_context(|| format!("can't read {}", key.display()))?;
     let kept = kept()?;
     let _step = ui::step(format!("{} rounds of the chain on {} under {accel}", rounds.len(), kernel.release));
-    let mut played = Played::default();
+    let mut played = Played { lines: before, broken: Vec::new() };
     for rounds in rounds.chunks(ROUNDS_IN_A_GUEST) {
         let mut left = rounds;
         for last_try in [false, true] {
@@ -176,13 +196,16 @@ fn play(args: &Args, kernel: &Kernel, scenario: &Scenario, rounds: &[Round]) -> 
             };
             let mut told = Vec::new();
             let outcome = vm::run(&machine, |line| {
-                if let Record::Round { round } = &line.record {
+                let mut line = line.clone();
+                if let Record::Round { round, with: played_with } = &mut line.record {
                     ui::say(format!("{:6.0} s  {round}", line.t));
+                    *played_with = Some(with.clone());
                 }
-                told.push(line.clone());
+                told.push(line);
             });
             let Err(error) = outcome else {
                 played.lines.append(&mut told);
+                keep(&kept, &played.lines)?;
                 break;
             };
             ui::check_interrupt()?;
@@ -203,7 +226,6 @@ fn play(args: &Args, kernel: &Kernel, scenario: &Scenario, rounds: &[Round]) -> 
             played.broken.push(why);
         }
     }
-    keep(&kept, &played.lines)?;
     ui::say(format!("records: {}", kept.display()));
     Ok(played)
 }
@@ -214,7 +236,11 @@ fn keep(path: &Path, lines: &[Line]) -> anyhow::Result<()> {
         text.push_str(&serde_json::to_string(line)?);
         text.push('\n');
     }
-    fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
+    // Whole or as it was: with --go-on it holds rounds of hours ago.
+    let part = path.with_extension("part");
+    fs::write(&part, text)
+        .and_then(|()| fs::rename(&part, path))
+        .with_context(|| format!("can't write {}", path.display()))
 }
 
 /// Where the records of the last run are.
@@ -229,7 +255,7 @@ fn split(lines: &[Line]) -> Vec<(Round, &[Line])> {
     let begins: Vec<usize> = (0..lines.len()).filter(|at| matches!(lines[*at].record, Record::Round { .. })).collect();
     let ends = begins.iter().copied().skip(1).chain([lines.len()]);
     let of = |(begin, end): (&usize, usize)| match &lines[*begin].record {
-        Record::Round { round } => Some((round.clone(), &lines[*begin..end])),
+        Record::Round { round, .. } => Some((round.clone(), &lines[*begin..end])),
         _ => None,
     };
     begins.iter().zip(ends).filter_map(of).collect()

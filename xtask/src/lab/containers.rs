@@ -25,6 +25,7 @@ use self::judge::{Judged, judge};
 use super::{
     accel, document, image, initramfs,
     kernels::{self, Kernel},
+    programs::Programs,
     vm::{self, Machine},
 };
 use crate::{
@@ -123,12 +124,13 @@ fn guest(args: &Args, cases: &[Case]) -> anyhow::Result<Vec<Line>> {
     setup::ensure(setup::Part::Containers)?;
     let mut kernel: Kernel = kernels::ensure(kernels::line(&args.kernel)?)?;
     kernel.modules.extend(kernels::further(&kernel)?);
-    let guest = build::guest()?;
-    let programs = [build::stubs()?, build::kubelet()?];
-    let memguard = match &args.binary {
+    let taken = Programs::new()?;
+    let guest = taken.take(&build::guest()?)?;
+    let programs = [taken.take(&build::stubs()?)?, taken.take(&build::kubelet()?)?];
+    let memguard = taken.take(&match &args.binary {
         Some(binary) => binary.clone(),
         None => build::memguard(Profile::Quick)?,
-    };
+    })?;
     let disk = image::ensure()?;
     let accel = accel::choose(args.accel, &kernel, &guest)?;
 

@@ -38,12 +38,16 @@ pub(super) struct Args {
     options: Options,
 }
 
-/// What became of one container.
-#[derive(Clone, Debug, PartialEq)]
+/// What became of one container, or of one run.
+#[derive(Clone, Debug, Default, PartialEq)]
 struct End {
     way: &'static str,
     /// As memguard told it: `dead`, `oom_killed`, ...
     outcome: String,
+    /// Why there was none, instead: it broke off, or memguard did nothing, and what happened.
+    nothing: Option<String>,
+    /// It was a hang, or nobody knows, and nothing was done.
+    is_failure: bool,
     /// From the verdict to the action, ms.
     acted_after_ms: f64,
     /// From the action to its outcome, ms.
@@ -62,6 +66,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if hangs.is_empty() {
         bail!("none of {} is a livelock (`cargo xtask lab list`)", names.join(", "));
     }
+    let mut failed = 0;
     if !args.from_records {
         check_machine()?;
         let lines = args.kernel.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -72,11 +77,21 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
                 planned.extend(WAYS.map(with));
             }
         }
-        if let Err(error) = super::report(&run_all(planned, &args.options)?) {
+        let outcomes = run_all(planned, &args.options)?;
+        if let Err(error) = super::report(&outcomes) {
             ui::say(format!("{error:#}; the table tells what they did"));
         }
+        failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
     }
     let mut found: BTreeMap<(String, String), Vec<End>> = BTreeMap::new();
+    for broken in records::broken_in(&[records::folder()])? {
+        let Some((_, way)) = WAYS.iter().find(|(mode, _)| *mode == broken.mode) else { continue };
+        if hangs.iter().any(|scenario| scenario.name == broken.scenario) {
+            ui::say(format!("broke off: {broken}"));
+            let ends = found.entry((broken.scenario, broken.release)).or_default();
+            ends.push(End::nothing(way, "the run broke off".to_owned(), true));
+        }
+    }
     for kept in records::kept(&records::folder())? {
         let Some((_, way)) = WAYS.iter().find(|(mode, _)| *mode == kept.mode) else { continue };
         let Some(scenario) = hangs.iter().find(|scenario| scenario.name == kept.scenario) else { continue };
@@ -97,13 +112,31 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         print!("{text}");
     }
+    let failed = found.values().flatten().filter(|end| end.is_failure).count().max(failed);
+    if failed > 0 {
+        bail!("in {failed} runs nothing ended the hang: memguard did not act, or they broke off");
+    }
     Ok(())
+}
+
+impl End {
+    fn nothing(way: &'static str, why: String, is_failure: bool) -> Self {
+        Self { way, nothing: Some(why), is_failure, ..Self::default() }
+    }
 }
 
 fn of(kept: &Kept, scenario: &Scenario, way: &'static str) -> anyhow::Result<Vec<End>> {
     let lines = records::read(&kept.lines)?;
-    let Some(run) = judge::Run::of(scenario, kept.mode, &lines) else { return Ok(Vec::new()) };
-    Ok(run.containers().iter().filter_map(|container| end(&run, scenario, &lines, container, way)).collect())
+    let Some(run) = judge::Run::of(scenario, kept.mode, &lines) else {
+        return Ok(vec![End::nothing(way, "it ended before the trouble".to_owned(), true)]);
+    };
+    let of = |container: &String| {
+        end(&run, scenario, &lines, container, way).unwrap_or_else(|| {
+            let course = run.course(container);
+            End::nothing(way, format!("memguard did nothing: {}", course.told()), course.hung().is_some())
+        })
+    };
+    Ok(run.containers().iter().map(of).collect())
 }
 
 /// The first action on a container; `None` if there was none.
@@ -134,6 +167,8 @@ fn end(run: &judge::Run<'_>, scenario: &Scenario, lines: &[Line], container: &st
     Some(End {
         way,
         outcome: action["outcome"].as_str().unwrap_or("failed").to_owned(),
+        nothing: None,
+        is_failure: false,
         acted_after_ms: figure("verdict_to_action_ms").unwrap_or_default(),
         took_ms,
         died,
@@ -154,6 +189,11 @@ fn table(found: &BTreeMap<(String, String), Vec<End>>) -> String {
         for end in ends {
             let ms = |ms: f64| if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") };
             let names = |names: &[String]| if names.is_empty() { "-".to_owned() } else { names.join(", ") };
+            let version = release.split(['+', '-']).next().unwrap_or(release);
+            if let Some(why) = &end.nothing {
+                let _ = writeln!(text, "| {scenario} | {version} | {} | - | {why} | - | - | - | - |", end.way);
+                continue;
+            }
             let took = match (end.outcome.as_str(), end.took_ms) {
                 ("dead" | "oom_killed", Some(took)) => ms(took),
                 (other, _) => other.to_owned(),
@@ -161,8 +201,7 @@ fn table(found: &BTreeMap<(String, String), Vec<End>>) -> String {
             let share = end.share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", share * 100.0));
             let _ = writeln!(
                 text,
-                "| {scenario} | {} | {} | {} | {took} | {} | {} | {share} | {} |",
-                release.split(['+', '-']).next().unwrap_or(release),
+                "| {scenario} | {version} | {} | {} | {took} | {} | {} | {share} | {} |",
                 end.way,
                 ms(end.acted_after_ms),
                 names(&end.died),
@@ -178,12 +217,16 @@ fn table(found: &BTreeMap<(String, String), Vec<End>>) -> String {
         took.sort_by(f64::total_cmp);
         if let (Some(median), Some(worst)) = (took.get(took.len() / 2), took.last()) {
             let alive = all.iter().filter(|end| end.share.is_some_and(|share| share >= 0.5)).count();
+            let idle = all.iter().filter(|end| end.nothing.is_some()).count();
+            let idle = if idle > 0 { format!(" In {idle} nothing was done.") } else { String::new() };
             let _ = writeln!(
                 text,
                 "{way}: {} runs, relief after {median:.0} ms in the median, {worst:.0} ms at worst; in {alive} the others worked \
-                 on at half their speed or more.",
+                 on at half their speed or more.{idle}",
                 all.len()
             );
+        } else if !all.is_empty() {
+            let _ = writeln!(text, "{way}: {} runs, and in none of them anything was done.", all.len());
         }
     }
     text
@@ -197,6 +240,8 @@ mod tests {
         End {
             way,
             outcome: outcome.to_owned(),
+            nothing: None,
+            is_failure: false,
             acted_after_ms: 2.5,
             took_ms: Some(took_ms),
             died: vec!["hog".to_owned()],
@@ -208,10 +253,17 @@ mod tests {
 
     #[test]
     fn each_way_has_a_row_and_a_sum() {
-        let ends = vec![end("oom-then-kill", "oom_killed", 130.0, Some(1.01)), end("kill", "dead", 80.0, None)];
+        let ends = vec![
+            end("oom-then-kill", "oom_killed", 130.0, Some(1.01)),
+            end("kill", "dead", 80.0, None),
+            End::nothing("kill", "memguard did nothing: hung 60 s and more".to_owned(), true),
+        ];
         let text = table(&BTreeMap::from([(("livelock".to_owned(), "6.12.73+deb12".to_owned()), ends)]));
         assert!(text.contains("| livelock | 6.12.73 | kill | 2.5 ms | 80 ms | hog | - | - | 0 |"), "{text}");
         assert!(text.contains("| oom-then-kill | 2.5 ms | 130 ms | hog | listener | 101 % | 1 |"), "{text}");
+        assert!(text.contains("| kill | - | memguard did nothing: hung 60 s and more | - |"), "{text}");
+        assert!(text.contains("kill: 2 runs, relief after 80 ms"), "{text}");
+        assert!(text.contains("or more. In 1 nothing was done.\n"), "{text}");
         assert!(text.contains("oom-then-kill: 1 runs, relief after 130 ms"), "{text}");
         assert!(text.contains("in 1 the others worked"), "{text}");
     }

@@ -12,7 +12,7 @@ use memguard_lab::{Scenario, scenario::Program};
 use sha2::{Digest as _, Sha256};
 
 use super::image;
-use crate::{arch::Arch, paths, setup::cross, ui};
+use crate::{arch::Arch, cache, paths, setup::cross, ui};
 
 /// Counts up when what is made here changes in a way that its source does not show.
 const VERSION: u32 = 1;
@@ -48,22 +48,19 @@ pub(crate) fn cached(arch: Arch) -> anyhow::Result<Option<PathBuf>> {
 /// The disk, made if it is not there.
 pub(crate) fn ensure(arch: Arch) -> anyhow::Result<PathBuf> {
     let path = path(arch)?;
-    if !path.is_file() {
-        make(arch, &path).with_context(|| format!("can't make the disk of {arch} guests"))?;
-    }
+    cache::fill(&path, Path::is_file, |work| make(arch, &path, work))
+        .with_context(|| format!("can't make the disk of {arch} guests"))?;
     Ok(path)
 }
 
-fn make(arch: Arch, path: &Path) -> anyhow::Result<()> {
+fn make(arch: Arch, path: &Path, work: &Path) -> anyhow::Result<PathBuf> {
     // An object is its pages and a few KiB of headers.
     let text_mib = image::TEXT_OBJECTS * (image::TEXT_PAGES / 256 + 1);
     let mib = text_mib + image::BIG_FILE_MIB + SPARE_MIB;
     let parent = path.parent().context("the cache has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
     paths::check_room(parent, u64::from(2 * mib), "making the disk")?;
     image::remove_old(parent, &format!("{arch}-"))?;
-    let work = tempfile::tempdir_in(parent)?;
-    let root = work.path().join("root");
+    let root = work.join("root");
     for folder in ["text", "data", "proc", "dev", "tmp", "root", "usr/bin", "var/tmp"] {
         fs::create_dir_all(root.join(folder))?;
     }
@@ -73,9 +70,9 @@ fn make(arch: Arch, path: &Path) -> anyhow::Result<()> {
     image::big_file(&root.join("data/big"))?;
     ui::check_interrupt()?;
     ui::say("writing the file system");
-    let written = work.path().join("image");
+    let written = work.join("image");
     image::file_system(&root, &written, mib)?;
-    fs::rename(&written, path).with_context(|| format!("can't move it to {}", path.display()))
+    Ok(written)
 }
 
 /// Why guests of another architecture can't run a scenario.

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    paths, process,
+    cache, paths, process,
     setup::archive::{self, Archive},
     ui,
 };
@@ -91,20 +91,16 @@ pub(crate) fn cached() -> anyhow::Result<Option<PathBuf>> {
 /// The image, made if it is not there.
 pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
     let path = path()?;
-    if !path.is_file() {
-        make(&path).context("can't make the root disk")?;
-    }
+    cache::fill(&path, Path::is_file, |work| make(&path, work)).context("can't make the root disk")?;
     Ok(path)
 }
 
-fn make(path: &Path) -> anyhow::Result<()> {
+fn make(path: &Path, work: &Path) -> anyhow::Result<PathBuf> {
     let parent = path.parent().context("the cache has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
     // The tree and the image of it stand side by side for a moment.
     paths::check_room(parent, u64::from(BIG_FILE_MIB + IMAGE_MIB) + 512, "making the root disk")?;
     remove_old(parent, "root-")?;
-    let work = tempfile::tempdir_in(parent)?;
-    let root = work.path().join("root");
+    let root = work.join("root");
 
     ui::say(format!("unpacking Debian's {} and what they depend on", PACKAGES.join(", ")));
     let archive = Archive::open("image", SUITES)?;
@@ -141,9 +137,9 @@ fn make(path: &Path) -> anyhow::Result<()> {
     ui::check_interrupt()?;
 
     ui::say("writing the file system");
-    let image = work.path().join("image");
+    let image = work.join("image");
     file_system(&root, &image, IMAGE_MIB)?;
-    fs::rename(&image, path).with_context(|| format!("can't move it to {}", path.display()))
+    Ok(image)
 }
 
 /// Images of earlier sources are of no use any more.

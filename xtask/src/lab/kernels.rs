@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     arch::Arch,
-    paths,
+    cache, paths,
     setup::archive::{self, Archive},
     ui,
 };
@@ -168,12 +168,16 @@ fn fetch(line: &Line, arch: Arch) -> anyhow::Result<Kernel> {
         }
         _ => ui::say(format!("fetching kernel {release}")),
     }
-    let folder = folder()?;
-    fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
-    let work = tempfile::tempdir_in(&folder)?;
-    let unpacked = work.path().join("unpacked");
-    unpack(&archive, release, work.path(), &unpacked)?;
-    let built = work.path().join("built");
+    let done = folder()?.join(format!("linux-image-{release}"));
+    cache::fill(&done, |done| done.join("vmlinuz").is_file(), |work| build(&archive, release, arch, work))?;
+    read(&done, release, arch)
+}
+
+/// What guests take of a kernel's packages.
+fn build(archive: &Archive, release: &str, arch: Arch, work: &Path) -> anyhow::Result<PathBuf> {
+    let unpacked = work.join("unpacked");
+    unpack(archive, release, work, &unpacked)?;
+    let built = work.join("built");
     take_modules(&unpacked, MODULES, &built.join("modules"))?;
     if arch == Arch::Arm64 {
         take_modules(&unpacked, PORT_MODULES, &built.join("modules"))?;
@@ -183,9 +187,7 @@ fn fetch(line: &Line, arch: Arch) -> anyhow::Result<Kernel> {
     let image = places.iter().map(|place| unpacked.join(place)).find(|path| path.is_file());
     let image = image.with_context(|| format!("the packages of {release} hold none of {}", places.join(", ")))?;
     fs::copy(&image, built.join("vmlinuz")).with_context(|| format!("can't copy {}", image.display()))?;
-    let done = folder.join(format!("linux-image-{release}"));
-    fs::rename(&built, &done).with_context(|| format!("can't move it to {}", done.display()))?;
-    read(&done, release, arch)
+    Ok(built)
 }
 
 /// Up to 6.x one package holds image and modules, from 7.x on it depends on one for each.
@@ -213,16 +215,15 @@ fn take_modules(unpacked: &Path, names: &[&str], into: &Path) -> anyhow::Result<
 pub(crate) fn further(kernel: &Kernel) -> anyhow::Result<Vec<PathBuf>> {
     let parent = kernel.image.parent().context("the kernel has no folder")?;
     let folder = parent.join("further");
-    if !folder.is_dir() {
+    cache::fill(&folder, Path::is_dir, |work| {
         ui::say(format!("fetching {} of kernel {}", FURTHER.join(", "), kernel.release));
         let archive = Archive::open("kernels", SUITES)?;
-        let work = tempfile::tempdir_in(parent)?;
-        let unpacked = work.path().join("unpacked");
-        unpack(&archive, &kernel.release, work.path(), &unpacked)?;
-        let taken = work.path().join("taken");
+        let unpacked = work.join("unpacked");
+        unpack(&archive, &kernel.release, work, &unpacked)?;
+        let taken = work.join("taken");
         take_modules(&unpacked, FURTHER, &taken)?;
-        fs::rename(&taken, &folder).with_context(|| format!("can't move it to {}", folder.display()))?;
-    }
+        Ok(taken)
+    })?;
     let entries = fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
     Ok(entries.flatten().map(|entry| entry.path()).collect())
 }

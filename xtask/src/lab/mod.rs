@@ -13,6 +13,7 @@ mod judge;
 pub(crate) mod kernels;
 mod live;
 mod matrix;
+pub(crate) mod programs;
 pub(crate) mod qemu;
 mod records;
 mod run;

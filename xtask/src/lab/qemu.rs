@@ -3,13 +3,16 @@
 //! Unpacked rather than installed: it then needs no root, and can't conflict with other packages of QEMU that a machine
 //! has (the tools of a newer suite, say).
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context as _;
 
 use crate::{
     arch::Arch,
-    paths, process,
+    cache, paths, process,
     setup::archive::{self, Archive},
     ui,
 };
@@ -97,23 +100,20 @@ fn folder(guests: Arch) -> anyhow::Result<PathBuf> {
 
 /// Unpacks Debian's QEMU into the cache.
 pub(crate) fn install(guests: Arch) -> anyhow::Result<()> {
-    let folder = folder(guests)?;
-    let parent = folder.parent().context("the cache has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
-    let work = tempfile::tempdir_in(parent)?;
+    let is_whole = |folder: &Path| folder.join("usr/bin").join(program(guests)).is_file();
+    cache::fill(&folder(guests)?, is_whole, |work| unpack(guests, work).map(|()| work.to_owned()))
+}
+
+fn unpack(guests: Arch, work: &Path) -> anyhow::Result<()> {
     ui::say(format!("unpacking Debian's {} and what it depends on into the cache", package(guests)));
     let archive = Archive::open("qemu", SUITES)?;
     for deb in archive.download_closure(&[package(guests)])? {
-        archive::unpack(&deb, work.path())?;
+        archive::unpack(&deb, work)?;
         ui::check_interrupt()?;
     }
     archive.clean();
-    let said = process::output(Qemu::unpacked(work.path().to_owned(), guests).command().arg("--version"))
+    let said = process::output(Qemu::unpacked(work.to_owned(), guests).command().arg("--version"))
         .context("the unpacked QEMU does not start")?;
     ui::say(said.lines().next().unwrap_or_default());
-    // Moved when it is whole, so that an interrupted run leaves nothing that looks finished.
-    let _ = fs::remove_dir_all(&folder);
-    fs::rename(work.path(), &folder).with_context(|| format!("can't move it to {}", folder.display()))?;
-    let _ = work.keep();
     Ok(())
 }

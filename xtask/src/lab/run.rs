@@ -16,6 +16,7 @@ use super::{
     initramfs,
     judge::{Judgement, judge},
     kernels::{self, Kernel, Line as KernelLine},
+    programs::{self, Programs},
     records,
     vm::{self, Machine},
 };
@@ -78,6 +79,8 @@ impl Outcome {
 struct Lab<'a> {
     guest: PathBuf,
     memguard: PathBuf,
+    /// Which memguard it is.
+    build: String,
     image: PathBuf,
     accel: Accel,
     options: &'a Options,
@@ -86,8 +89,10 @@ struct Lab<'a> {
 /// Runs all of them. Failures are in the outcomes; an error means that nothing could be run.
 pub(crate) fn run_all(planned: Vec<Planned>, options: &Options) -> anyhow::Result<Vec<Outcome>> {
     let arch = options.arch;
-    let guest = build::guest_for(Some(arch))?;
-    let memguard = build::memguard_for(Some(arch), Profile::Quick)?;
+    let programs = Programs::new()?;
+    let guest = programs.take(&build::guest_for(Some(arch))?)?;
+    let memguard = programs.take(&build::memguard_for(Some(arch), Profile::Quick)?)?;
+    let build = programs::short_hash(&memguard)?;
     let image = super::disk(arch)?;
     let mut kernels = Vec::new();
     for run in &planned {
@@ -97,7 +102,7 @@ pub(crate) fn run_all(planned: Vec<Planned>, options: &Options) -> anyhow::Resul
     }
     let (_, first) = kernels.first().context("there is nothing to run")?;
     let accel = accel::choose(options.accel, first, &guest)?;
-    let lab = Lab { guest, memguard, image, accel, options };
+    let lab = Lab { guest, memguard, build, image, accel, options };
 
     let machine = || thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1);
     let cores = options.cores.unwrap_or_else(machine).max(1);
@@ -168,6 +173,12 @@ impl Lab<'_> {
         let result = self
             .guest(run, kernel)
             .map(|lines| (judge(&run.scenario, run.mode, &self.options.arguments, &lines), lines));
+        if let Err(error) = &result
+            && !ui::interrupted()
+            && let Err(unwritten) = records::note_broken(run, kernel, &format!("{error:#}"))
+        {
+            ui::say(format!("that {title} broke off could not be noted: {unwritten:#}"));
+        }
         Outcome { title, took: began.elapsed(), result }
     }
 
@@ -206,7 +217,7 @@ impl Lab<'_> {
                 live.show(&run.scenario, line);
             }
         })?;
-        records::keep(run, kernel, lines)
+        records::keep(run, kernel, &self.build, lines)
     }
 }
 

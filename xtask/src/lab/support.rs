@@ -1,12 +1,19 @@
 //! `cargo xtask lab kernels`: what each kernel offers, what the plan makes of it, and what the verifier had to look at.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
+mod compare;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{accel, command::command, document, kernels, speaking};
+use self::compare::{before, worse};
+use super::{accel, command::command, document, kernels, programs::Programs, speaking};
 use crate::{
     arch::Arch,
     build::{self, Profile},
@@ -23,8 +30,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     arch: Arch,
 
-    /// Write nothing: fail if a program's verified instructions have grown by more than a quarter since they were last
-    /// written down.
+    /// Write nothing: fail if a kernel's plan is worse than what was last written down, if a hook is not available that
+    /// was, or if a program's verified instructions have grown by more than a quarter.
     #[arg(long)]
     check: bool,
 
@@ -87,8 +94,8 @@ struct Signal {
     lost: Option<String>,
 }
 
-/// A verifier that looks at so much more than before has met a new loop or branch, and may give up on the next kernel.
-const GROWTH: f64 = 1.25;
+/// The state of a hook that can be attached.
+const AVAILABLE: &str = "available";
 
 fn files() -> (PathBuf, PathBuf) {
     let docs = paths::root().join("docs");
@@ -102,8 +109,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         args.kernel.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?
     };
-    let guest = build::guest_for(Some(args.arch))?;
-    let memguard = build::memguard_for(Some(args.arch), Profile::Quick)?;
+    let programs = Programs::new()?;
+    let guest = programs.take(&build::guest_for(Some(args.arch))?)?;
+    let memguard = programs.take(&build::memguard_for(Some(args.arch), Profile::Quick)?)?;
     let mut found = Vec::new();
     let mut failed = Vec::new();
     for line in lines {
@@ -118,14 +126,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ui::check_interrupt()?;
     }
     let (text, data) = files();
-    let before: Vec<Support> = match fs::read(&data) {
-        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", data.display()))?,
-        Err(_) => Vec::new(),
-    };
-    let grown = grown(&before, &found);
+    let earlier = before(&data, args.check)?;
+    let worse = worse(&earlier, &found);
+    for what in &worse {
+        ui::say(format!("worse than before: {what}"));
+    }
     if !args.check {
         // Kernels that were not asked keep what they said before.
-        for old in before {
+        for old in earlier {
             if !found.iter().any(|new| new.is_of(&old)) {
                 found.push(old);
             }
@@ -139,8 +147,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             .with_context(|| format!("can't write {}", data.display()))?;
         ui::say(format!("wrote {} and {}", text.display(), data.display()));
     }
-    if args.check && !grown.is_empty() {
-        bail!("the verifier has more to look at than before:\n  {}", grown.join("\n  "));
+    if args.check && !worse.is_empty() {
+        bail!("worse than what {} holds:\n  {}", data.display(), worse.join("\n  "));
     }
     if !failed.is_empty() {
         bail!("kernels that told nothing: {}", failed.join(", "));
@@ -148,12 +156,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask(
-    line: &'static kernels::Line,
-    guest: &std::path::Path,
-    memguard: &std::path::Path,
-    how: &Args,
-) -> anyhow::Result<Support> {
+fn ask(line: &'static kernels::Line, guest: &Path, memguard: &Path, how: &Args) -> anyhow::Result<Support> {
     let kernel = kernels::ensure_for(how.arch, line)?;
     let accel = accel::choose(how.accel, &kernel, guest)?;
     let step = ui::step(format!("asking memguard doctor on {}", kernel.release));
@@ -183,30 +186,6 @@ fn understood(line: &str, said: &str) -> anyhow::Result<Support> {
         hooks: serde_json::from_value(report["hooks"].clone())?,
         signals: serde_json::from_value(report["plan"]["signals"].clone())?,
     })
-}
-
-/// Programs that have grown, with the kernel, and from what to what.
-fn grown(before: &[Support], now: &[Support]) -> Vec<String> {
-    let counts = |supports: &[Support]| -> BTreeMap<(String, String, String), u32> {
-        supports
-            .iter()
-            .flat_map(|support| support.hooks.iter().map(move |hook| (support, hook)))
-            .filter_map(|(support, hook)| {
-                let key = (support.machine.clone(), support.line.clone(), hook.program.clone());
-                Some((key, hook.verified_instructions?))
-            })
-            .collect()
-    };
-    let old = counts(before);
-    counts(now)
-        .into_iter()
-        .filter_map(|(key, count)| {
-            let was = *old.get(&key)?;
-            let (machine, line, program) = key;
-            (f64::from(count) > f64::from(was) * GROWTH)
-                .then(|| format!("{program} on {line}, {machine}: {was} -> {count}"))
-        })
-        .collect()
 }
 
 fn markdown(supports: &[Support]) -> String {
@@ -272,8 +251,8 @@ fn write_tables(text: &mut String, processor: &str, supports: &[&Support]) -> st
 
 fn cell(hook: &Hook) -> String {
     match (hook.state.as_str(), hook.verified_instructions, &hook.why) {
-        ("available", Some(count), _) => count.to_string(),
-        ("available", None, _) => "there, not needed".to_owned(),
+        (AVAILABLE, Some(count), _) => count.to_string(),
+        (AVAILABLE, None, _) => "there, not needed".to_owned(),
         (state, _, Some(why)) => format!("{state}: {}", why.replace('|', "\\|")),
         (state, ..) => state.to_owned(),
     }
@@ -294,11 +273,11 @@ mod tests {
 
     use super::*;
 
-    fn support(line: &str, instructions: u32) -> Support {
+    pub(super) fn support(line: &str, instructions: u32) -> Support {
         support_on("x86_64", line, instructions)
     }
 
-    fn support_on(machine: &str, line: &str, instructions: u32) -> Support {
+    pub(super) fn support_on(machine: &str, line: &str, instructions: u32) -> Support {
         let said = json!({
             "kernel": {"release": format!("{line}.9-cloud"), "machine": machine},
             "hooks": [
@@ -330,15 +309,6 @@ mod tests {
         for row in ["## Hooks on arm64", "| `reclaim_end` | tracepoint `x_end` | 130 |", "`x_end` | 120 |"] {
             assert!(text.contains(row), "{row}: {text}");
         }
-    }
-
-    #[test]
-    fn what_grows_by_more_than_a_quarter_is_named() {
-        let before = [support("6.1", 100), support("6.12", 100)];
-        assert!(grown(&before, &[support("6.1", 125)]).is_empty());
-        assert_eq!(grown(&before, &[support("6.12", 126)]), ["reclaim_end on 6.12, x86_64: 100 -> 126"]);
-        assert!(grown(&[], &[support("6.12", 9999)]).is_empty(), "nothing to compare with");
-        assert!(grown(&before, &[support_on("aarch64", "6.12", 9999)]).is_empty(), "other processors");
     }
 
     #[test]

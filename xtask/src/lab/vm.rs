@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{RecvTimeoutError, channel},
@@ -72,14 +71,6 @@ impl Machine<'_> {
                 .args(["-device", "virtio-blk-pci,drive=root"]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: a single system call, which sets a flag of the new process.
-        unsafe {
-            command.pre_exec(|| {
-                // If we are killed, no VM stays behind.
-                let kill = Some(rustix::process::Signal::KILL);
-                Ok(rustix::process::set_parent_process_death_signal(kill)?)
-            });
-        }
         Ok(command)
     }
 }
@@ -109,25 +100,35 @@ fn escaped(path: &Path) -> String {
 /// Ends the process when it goes out of scope.
 struct Running(Child);
 
-impl Running {
-    fn end(&mut self) -> Option<ExitStatus> {
+impl Drop for Running {
+    fn drop(&mut self) {
         let _ = self.0.kill();
-        self.0.wait().ok()
+        let _ = self.0.wait();
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-    }
+/// For how long what is waited for.
+struct Limits {
+    silence: Duration,
+    longest: Duration,
+    /// A guest that is done has so long to power off.
+    power_off: Duration,
 }
 
 /// Boots it, hands each record on as it comes, and returns all of them. An error unless the guest ran to its end and
-/// said so.
-pub(crate) fn run(machine: &Machine<'_>, mut each: impl FnMut(&Line)) -> anyhow::Result<Vec<Line>> {
-    let mut command = machine.command()?;
-    let child = command.spawn().with_context(|| format!("can't start `{}`", process::shown(&command)))?;
-    let mut running = Running(child);
+/// said so; how it then powers off is between it and QEMU, and changes nothing of what it told.
+pub(crate) fn run(machine: &Machine<'_>, each: impl FnMut(&Line)) -> anyhow::Result<Vec<Line>> {
+    let limits = Limits { silence: machine.silence, longest: machine.longest, power_off: Duration::from_secs(20) };
+    listen(machine.command()?, &limits, machine.console, each)
+}
+
+fn listen(
+    mut command: Command,
+    limits: &Limits,
+    console: &Path,
+    mut each: impl FnMut(&Line),
+) -> anyhow::Result<Vec<Line>> {
+    let mut running = Running(process::spawn(&mut command)?);
     let (sender, lines) = channel();
     let out = running.0.stdout.take().context("no pipe to the guest")?;
     // QEMU itself says little. Read, so that it is never held up.
@@ -140,18 +141,14 @@ pub(crate) fn run(machine: &Machine<'_>, mut each: impl FnMut(&Line)) -> anyhow:
             }
         }
     });
-    let outcome = read(machine, &lines, &mut each);
+    let outcome = read(limits, &lines, &mut each);
     // After the last record the guest only powers off.
-    let status = match &outcome {
-        Ok(_) => wait(&mut running, Duration::from_secs(20)),
-        Err(_) => None,
-    };
-    let status = status.or_else(|| running.end());
+    if outcome.is_ok() && wait(&mut running, limits.power_off).is_none() {
+        ui::say(format!("the guest was done, and not off {} s later", limits.power_off.as_secs()));
+    }
     drop(running);
     let said = said.join().unwrap_or_default().join("\n");
-    let records = outcome.map_err(|error| explain(&error, machine.console, &said))?;
-    ensure!(status.is_some_and(|status| status.success()), "QEMU ended with {status:?}: {said}");
-    Ok(records)
+    outcome.map_err(|error| explain(&error, console, &said))
 }
 
 fn wait(running: &mut Running, patience: Duration) -> Option<ExitStatus> {
@@ -166,7 +163,7 @@ fn wait(running: &mut Running, patience: Duration) -> Option<ExitStatus> {
 }
 
 fn read(
-    machine: &Machine<'_>,
+    limits: &Limits,
     lines: &std::sync::mpsc::Receiver<Vec<u8>>,
     each: &mut impl FnMut(&Line),
 ) -> anyhow::Result<Vec<Line>> {
@@ -195,8 +192,8 @@ fn read(
             Err(RecvTimeoutError::Disconnected) => bail!("the guest ended before it was done"),
             Err(RecvTimeoutError::Timeout) => {}
         }
-        ensure!(heard.elapsed() < machine.silence, "the guest has been silent for {} s", machine.silence.as_secs());
-        ensure!(began.elapsed() < machine.longest, "the guest is not done after {} s", machine.longest.as_secs());
+        ensure!(heard.elapsed() < limits.silence, "the guest has been silent for {} s", limits.silence.as_secs());
+        ensure!(began.elapsed() < limits.longest, "the guest is not done after {} s", limits.longest.as_secs());
     }
     if let Some(Record::End { error: Some(error) }) = records.last().map(|line| &line.record) {
         bail!("the guest could not do it: {error}");
@@ -233,6 +230,29 @@ mod tests {
             text.contains("the guest ended") && text.contains("Kernel panic") && !text.contains("booting"),
             "{text}"
         );
+    }
+
+    /// What comes of a guest that sends this and then does that.
+    fn of(record: &str, then: &str) -> anyhow::Result<Vec<Line>> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("echo '{record}'; {then}"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let [silence, longest] = [Duration::from_mins(1); 2];
+        let limits = Limits { silence, longest, power_off: Duration::from_millis(100) };
+        listen(command, &limits, &dir.path().join("console"), |_| {})
+    }
+
+    #[test]
+    fn a_guest_that_said_its_last_word_is_whole_whatever_qemu_does_then() {
+        let done = r#"{"seq":0,"t":1.5,"kind":"end","error":null}"#;
+        for then in ["exit 0", "exit 3", "kill -9 $$", "exec sleep 60"] {
+            assert_eq!(of(done, then).unwrap().len(), 1, "{then}");
+        }
+        let failed = of(&done.replace("null", "\"no disk\""), "exit 0").unwrap_err().to_string();
+        assert!(failed.contains("no disk"), "{failed}");
+        let cut = of(&done.replace("\"end\",\"error\":null", "\"trouble\""), "exit 0").unwrap_err().to_string();
+        assert!(cut.contains("before it was done"), "{cut}");
     }
 
     #[test]

@@ -74,12 +74,9 @@ impl Monitored {
     }
 
     pub(super) fn start() -> anyhow::Result<Self> {
-        let mut child = Command::new(paths::target().join("debug/examples/monitored"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("can't start the example `monitored`")?;
+        let mut command = Command::new(paths::target().join("debug/examples/monitored"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = process::spawn(&mut command)?;
         let lines = BufReader::new(child.stdout.take().context("it has no standard output")?).lines();
         let mut this = Self { child, targets: Vec::new() };
         for line in lines.take(2) {
@@ -154,7 +151,7 @@ impl Running {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?);
-        let child = command.spawn().context("can't start Prometheus")?;
+        let child = process::spawn(&mut command)?;
         Ok(Self { child, address, log })
     }
 

@@ -11,12 +11,18 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{arch::Arch, paths, process, ui};
+use crate::{
+    arch::Arch,
+    cache::{self, Lock},
+    paths, process, ui,
+};
 
 /// A view of the archive: some suites, with lists of its own.
 pub(crate) struct Archive {
     folder: PathBuf,
     arch: Arch,
+    /// One at a time: what was downloaded is told by what is in the folder.
+    _lock: Lock,
 }
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -46,6 +52,7 @@ impl Archive {
             let path = folder.join(below);
             fs::create_dir_all(&path).with_context(|| format!("can't make {}", path.display()))?;
         }
+        let lock = cache::lock(&folder.join("lock"))?;
         paths::check_room(&folder, ROOM_MIB, "fetching packages")?;
         let (main, security) = mirrors();
         let mut sources = String::new();
@@ -56,7 +63,7 @@ impl Archive {
         fs::write(folder.join("sources.list"), sources)?;
         // An empty status file: no package counts as installed, so a closure is complete.
         fs::write(folder.join("status"), "")?;
-        let archive = Self { folder, arch };
+        let archive = Self { folder, arch, _lock: lock };
         archive.update_if_old()?;
         Ok(archive)
     }
@@ -139,6 +146,8 @@ impl Archive {
 
     /// Downloads packages with all that they depend on, and returns the files.
     pub(crate) fn download_closure(&self, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+        // What an interrupted run left belongs to no closure, or to that of another time.
+        self.clean();
         let mut command = self.apt("apt-get");
         command.args(["install", "-q", "-y", "--download-only", "--no-install-recommends"]).args(packages);
         process::output(&mut command).with_context(|| format!("can't download {}", packages.join(" ")))?;
@@ -151,6 +160,7 @@ impl Archive {
     }
 }
 
+/// All packages in a folder.
 fn debs(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths: Vec<_> = fs::read_dir(folder)
         .with_context(|| format!("can't read {}", folder.display()))?
@@ -170,13 +180,16 @@ pub(crate) fn unpack(deb: &Path, into: &Path) -> anyhow::Result<()> {
 
 /// Where this machine gets Debian's packages and security updates from; Debian's own addresses where it uses others.
 fn mirrors() -> (String, String) {
-    let told = process::output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]));
+    let told = process::output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(ORIGIN)"]));
     pick_mirrors(&told.unwrap_or_default())
 }
 
-fn pick_mirrors(uris: &str) -> (String, String) {
+/// Lines are an address and the origin, as the repository's signed Release file names it. Many a third party's repository has
+/// an address that ends like Debian's; its origin is another one.
+fn pick_mirrors(targets: &str) -> (String, String) {
+    let uris = || targets.lines().filter_map(|line| line.split_once(' ').filter(|(_, origin)| *origin == "Debian"));
     let ending =
-        |end: &str| uris.lines().map(|uri| uri.trim_end_matches('/')).find(|uri| uri.ends_with(end)).map(str::to_owned);
+        |end: &str| uris().map(|(uri, _)| uri.trim_end_matches('/')).find(|uri| uri.ends_with(end)).map(str::to_owned);
     (
         ending("/debian").unwrap_or_else(|| "http://deb.debian.org/debian".to_owned()),
         ending("/debian-security").unwrap_or_else(|| "http://deb.debian.org/debian-security".to_owned()),
@@ -189,10 +202,12 @@ mod tests {
 
     #[test]
     fn mirrors_are_taken_from_this_machine_or_debians_own() {
-        let (main, security) =
-            pick_mirrors("https://x.example/apt/\nhttp://m.example/debian/\nhttp://m.example/debian-security/\n");
+        let (main, security) = pick_mirrors(
+            "https://x.example/linux/debian/ Docker\nhttps://y.example/debian/ \nhttps://z.example/debian/ Debian Backports\n\
+             http://m.example/debian/ Debian\nhttp://m.example/debian-security/ Debian\n",
+        );
         assert_eq!((main.as_str(), security.as_str()), ("http://m.example/debian", "http://m.example/debian-security"));
-        let (main, security) = pick_mirrors("http://archive.ubuntu.com/ubuntu/\n");
+        let (main, security) = pick_mirrors("http://archive.ubuntu.com/ubuntu/ Ubuntu\nhttps://x.example/debian X\n");
         assert_eq!(
             (main.as_str(), security.as_str()),
             ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")

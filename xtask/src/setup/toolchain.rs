@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{State, apt};
-use crate::{paths, process, ui};
+use crate::{cache, paths, process, ui};
 
 /// The release of bpf-linker that is built. It knows these LLVMs.
 const LINKER: &str = "0.13.0";
@@ -286,24 +286,18 @@ pub(super) fn install_linker() -> anyhow::Result<()> {
         bail!("there is no {}", llvm_config(llvm).display());
     }
     ui::say(format!("building bpf-linker {LINKER} for LLVM {llvm} (a minute or two)"));
-    // Built into a folder of its own and then moved, so that an interrupted build leaves nothing that looks finished.
-    let folder = linker_folder(llvm)?;
-    let parent = folder.parent().context("the cache has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
-    let building = tempfile::tempdir_in(parent)?;
-    let mut command = process::cargo();
-    command
-        .args(["install", "bpf-linker", "--version", LINKER, "--no-default-features", "--locked"])
-        .args(["--features", &format!("llvm-{llvm}"), "--root"])
-        .arg(building.path())
-        .env("LLVM_PREFIX", llvm_prefix(llvm))
-        .env_remove("CARGO_TARGET_DIR");
-    process::output(&mut command)?;
-    let _ = fs::remove_dir_all(&folder);
-    fs::rename(building.path(), &folder).with_context(|| format!("can't move it to {}", folder.display()))?;
-    // It is where it belongs now; there is nothing left to clear away.
-    let _ = building.keep();
-    Ok(())
+    let is_whole = |folder: &Path| folder.join("bin/bpf-linker").is_file();
+    cache::fill(&linker_folder(llvm)?, is_whole, |building| {
+        let mut command = process::cargo();
+        command
+            .args(["install", "bpf-linker", "--version", LINKER, "--no-default-features", "--locked"])
+            .args(["--features", &format!("llvm-{llvm}"), "--root"])
+            .arg(building)
+            .env("LLVM_PREFIX", llvm_prefix(llvm))
+            .env_remove("CARGO_TARGET_DIR");
+        process::output(&mut command)?;
+        Ok(building.to_owned())
+    })
 }
 
 #[cfg(test)]

@@ -15,14 +15,29 @@ use crate::{
     journal::{Copies, Journal},
     kernel::{Facts, plan as kernel_plan},
     kubernetes::{ContainerFacts, Owner, PodFacts, Pods},
-    respond::{OwnPod, Policy, Rule, Selectors},
+    respond::{Out, OwnPod, Policy, Rule, Selectors},
 };
 
 const UID: &str = "7fb47c9c-45d8-4a2c-8f1e-0123456789ab";
 
+/// What comes of it.
+#[derive(Clone, Copy, Default)]
+enum Comes {
+    #[default]
+    Dead,
+    /// Nothing for as long as memguard runs.
+    Nothing,
+    /// The kill is out, and then nothing.
+    Out,
+    /// The kill is out, and then something goes wrong.
+    OutAndError,
+}
+
 /// Writes down what would be done to whom.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(PathBuf, Method)>>>);
+struct Told(Arc<Mutex<Vec<(PathBuf, Method)>>>, Comes);
+
+const OUT: Ended = Ended::Lingering { write_us: 5, waited_ms: 0 };
 
 impl Actions for Told {
     fn end(
@@ -30,9 +45,20 @@ impl Actions for Told {
         victim: CgroupHandle,
         method: Method,
         _: Duration,
+        out: Out,
     ) -> impl Future<Output = Result<Ended, ActionError>> + Send + 'static {
         self.0.lock().unwrap().push((victim.path().to_owned(), method));
-        std::future::ready(Ok(Ended::Dead { write_us: 1, empty_after_ms: 2 }))
+        let comes = self.1;
+        if matches!(comes, Comes::Out | Comes::OutAndError) {
+            out(OUT);
+        }
+        async move {
+            match comes {
+                Comes::Dead => Ok(Ended::Dead { write_us: 1, empty_after_ms: 2 }),
+                Comes::OutAndError => Err(ActionError::Thread(std::io::ErrorKind::Other.into())),
+                Comes::Nothing | Comes::Out => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -74,6 +100,10 @@ fn pod(annotations: &[(&str, &str)]) -> PodFacts {
 }
 
 fn node(policy: Policy, pods: impl Into<Option<Pods>>) -> Node {
+    node_where(Comes::Dead, policy, pods)
+}
+
+fn node_where(comes: Comes, policy: Policy, pods: impl Into<Option<Pods>>) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("cgroup");
     let slice = format!("kubepods.slice/kubepods-pod{}.slice", UID.replace('-', "_"));
@@ -83,7 +113,7 @@ fn node(policy: Policy, pods: impl Into<Option<Pods>>) -> Node {
     let journal = Journal::open(&dir.path().join("state"), &dir.path().join("run")).unwrap().journal;
     let root = CgroupRoot::new(&root);
     let (facts, _) = Facts::gather(&root, false);
-    let done = Told::default();
+    let done = Told(Arc::default(), comes);
     let config = Config { policy, ..Config::default() };
     let mut agent =
         Agent::new(config, done.clone(), journal, &root, None, &kernel_plan(&facts), None).knowing(pods.into());
@@ -96,6 +126,18 @@ fn node(policy: Policy, pods: impl Into<Option<Pods>>) -> Node {
 impl Node {
     /// A verdict comes. What was kept of it, and what was told to be done.
     async fn hangs(&mut self) -> (Option<Incident>, usize) {
+        self.begins_to_hang();
+        while let Some(outcome) = self.agent.actions_under_way.join_next().await {
+            self.agent.joined(outcome);
+        }
+        (self.kept(), self.done.0.lock().unwrap().len())
+    }
+
+    fn kept(&self) -> Option<Incident> {
+        Copies::below(&self.dir.path().join("run")).all().pop()
+    }
+
+    fn begins_to_hang(&mut self) {
         let verdict = Verdict {
             unit: self.unit,
             at: Duration::from_secs(9),
@@ -105,10 +147,6 @@ impl Node {
             terms: Terms(Vec::new()),
         };
         self.agent.respond(self.unit, verdict);
-        while let Some(outcome) = self.agent.actions_under_way.join_next().await {
-            self.agent.finished(outcome.unwrap());
-        }
-        (Copies::below(&self.dir.path().join("run")).all().pop(), self.done.0.lock().unwrap().len())
     }
 }
 
@@ -203,4 +241,60 @@ async fn after_an_action_the_rest_of_the_pod_waits() {
     let (incident, done) = node.hangs().await;
     assert_eq!(done, 1);
     assert!(matches!(incident.unwrap().stage, Stage::Suppressed { why } if why.contains("pod_delay_s")));
+}
+
+#[tokio::test]
+async fn a_kill_that_is_out_is_known_to_the_next_start_at_once() {
+    let mut node = node_where(Comes::Out, enforcing(), None);
+    node.begins_to_hang();
+    // Here memguard could end.
+    assert!(matches!(node.kept().unwrap().stage, Stage::Out { so_far: OUT, .. }));
+}
+
+#[tokio::test]
+async fn what_memguards_end_finds_under_way_counts_as_far_as_it_is_certain() {
+    let ended = async |comes| {
+        let mut node = node_where(comes, enforcing(), None);
+        node.begins_to_hang();
+        node.agent.ending.send_replace(true);
+        node.agent.settle().await;
+        (node.kept().unwrap().stage, node.agent.under_way.len())
+    };
+    assert!(matches!(ended(Comes::Out).await, (Stage::Done { ended: Ended::Lingering { write_us: 5, .. } }, 0)));
+    assert!(matches!(ended(Comes::Nothing).await, (Stage::Planned, 0)), "the next start looks");
+}
+
+#[tokio::test]
+async fn a_kill_that_is_out_has_not_failed_whatever_comes_after_it() {
+    let mut node = node_where(Comes::OutAndError, enforcing(), None);
+    let (incident, _) = node.hangs().await;
+    assert!(matches!(incident.unwrap().stage, Stage::Done { ended: Ended::Lingering { .. } }));
+}
+
+#[tokio::test]
+async fn what_the_last_memguard_had_begun_is_taken_over_and_not_done_again() {
+    let mut before = node_where(Comes::Out, enforcing(), None);
+    before.begins_to_hang();
+    let out = before.kept().unwrap();
+    let mut node = node(enforcing(), None);
+    let victim = out.victim.unwrap();
+    node.agent = node.agent.continuing(vec![out.clone()]);
+    assert!(node.agent.under_way.contains(&victim));
+    node.agent.ending.send_replace(true);
+    node.agent.settle().await;
+    let kept = node.kept().unwrap();
+    assert_eq!((&kept.id, kept.spent()), (&out.id, true));
+    assert!(matches!(kept.stage, Stage::Done { .. }), "{:?}", kept.stage);
+    assert!(!node.agent.under_way.contains(&victim) && node.done.0.lock().unwrap().is_empty());
+    let one = crate::respond::Limit { kills: 1, kills_per_namespace: 1, per: Duration::from_hours(1) };
+    assert!(node.agent.ledger.allows(crate::agent::now(), Mode::Enforce, None, one).is_err(), "it counts");
+}
+
+#[tokio::test]
+async fn a_cgroup_whose_end_is_waited_for_is_not_ended_again() {
+    let mut node = node(enforcing(), None);
+    node.agent.under_way.insert(node.unit.0);
+    assert_eq!(node.hangs().await.1, 0);
+    node.agent.under_way.clear();
+    assert_eq!(node.hangs().await.1, 1);
 }

@@ -153,7 +153,8 @@ pub(in crate::config) const SETTINGS: &[Setting<Rule>] = &[
             unsaid: "`false`",
             example: "",
         }),
-        why: "Cancel the GitHub run also where the OOM killer ended a process and the runner lives.",
+        why: "Cancel the GitHub run also where the runner lives: the OOM killer ended a process, or what was ended is another container \
+              (dind, a job's own pod) or only a part of one.",
     },
     Setting {
         name: "force_cancel",

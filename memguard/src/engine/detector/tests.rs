@@ -344,3 +344,57 @@ fn the_same_samples_give_the_same_verdicts() {
     let (_, two) = run((0..60).map(hang));
     assert_eq!(one, two);
 }
+
+/// With counts of the limit's own, those below it neither hide a hang nor make one.
+#[test]
+fn what_happens_at_smaller_limits_below_is_told_apart() {
+    let with = |own: u64, below: u64, oom: u64| {
+        let (_, observations) = run((0..40).map(|second| {
+            let mut sample = hang(second);
+            (sample.memory.max_events, sample.memory.oom_kills) = ((own + below) * second, second / 4);
+            let local = crate::engine::LocalEvents { max: own * second, oom: oom * second, ..Default::default() };
+            sample.memory.local = Some(local);
+            sample
+        }));
+        let terms = observations.last().unwrap().terms.clone().unwrap();
+        let missing: Vec<_> = terms.missing().map(|term| term.name).collect();
+        (first(&observations, State::Livelock), missing)
+    };
+    assert_eq!(with(69, 0, 0), (Some(12), vec![]), "OOM kills below");
+    assert_eq!(with(69, 60, 0), (Some(12), vec![]));
+    assert_eq!(with(69, 0, 1), (None, vec!["no_oom"]));
+    for (own, below) in [(1, 69), (60, 69), (0, 69)] {
+        assert_eq!(with(own, below, 0), (None, vec!["limit_hit"]), "{own} of its own, {below} below");
+    }
+}
+
+#[test]
+fn what_hangs_below_explains_all_and_is_no_evidence() {
+    let below = |second: u64| (10..30).contains(&second);
+    let (engine, observations) = run((0..45).map(|second| Sample { hung_below: below(second), ..hang(second) }));
+    assert_eq!(first(&observations, State::Livelock), Some(37), "seven seconds after it is over");
+    assert_eq!(observations[12].state, State::Pressed, "and the suspicion of before has ended");
+    let terms = observations[20].terms.as_ref().unwrap();
+    assert_eq!(terms.missing().map(|term| term.name).collect::<Vec<_>>(), ["hung_below"]);
+    assert!(engine.looks_hung(UNIT, Duration::from_secs(1044)));
+}
+
+/// It hangs, whether or not something may be decided about it.
+#[test]
+fn a_hang_that_was_acted_on_still_looks_like_one() {
+    let mut engine = Engine::new(Settings::default());
+    for second in 0..60 {
+        let observation = engine.observe(UNIT, hang(second));
+        let now = observation.verdict.as_ref().map_or(Duration::from_secs(1000 + second), |verdict| verdict.at);
+        if observation.verdict.is_some() {
+            engine.acted(UNIT, now);
+        }
+        assert_eq!(engine.looks_hung(UNIT, now), second >= 5, "{second}");
+        assert!(!engine.looks_hung(UnitId(8), now));
+    }
+    let calm = Sample { cpu: hang(59).cpu, ..hang(59) };
+    for second in 60..70 {
+        engine.observe(UNIT, Sample { at: hang(second).at, ..calm.clone() });
+    }
+    assert!(!engine.looks_hung(UNIT, Duration::from_secs(1069)));
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::engine::{
-    Cpu, Engine, Memory, Observation, Pressure, Profile, ReclaimSample, Sample, Settings, Stall, StallSample,
-    TracerSample, UnitId, fixture::MIB,
+    Cpu, Engine, LocalEvents, Memory, Observation, Pressure, Profile, ReclaimSample, Sample, Settings, Stall,
+    StallSample, TracerSample, UnitId, fixture::MIB,
 };
 
 pub(super) const UNIT: UnitId = UnitId(7);
@@ -79,6 +79,7 @@ impl Spent {
                 }),
                 ..TracerSample::default()
             }),
+            hung_below: false,
         }
     }
 }
@@ -151,13 +152,18 @@ fn value() -> impl Strategy<Value = u64> {
     ]
 }
 
+fn local() -> impl Strategy<Value = Option<LocalEvents>> {
+    let counts = (value(), value(), value(), value());
+    prop::option::of(counts.prop_map(|(max, high, oom, oom_kills)| LocalEvents { max, high, oom, oom_kills }))
+}
+
 prop_compose! {
-    fn memory()(v in prop::collection::vec(value(), 24), max in prop::option::weighted(0.9, value()), high in prop::option::of(value())) -> Memory {
+    fn memory()(v in prop::collection::vec(value(), 24), max in prop::option::weighted(0.9, value()), high in prop::option::of(value()), local in local()) -> Memory {
         Memory {
             current: v[0], max, high, anon: v[1], file: v[2], shmem: v[3], active_file: v[4], inactive_file: v[5],
             unevictable: v[6], file_mapped: v[7], file_dirty: v[8], file_writeback: v[9], slab_reclaimable: v[10],
             slab_unreclaimable: v[11], scans: v[12], steals: v[13], activates: v[14], restores: v[15], refaults: v[16],
-            major_faults: v[17], max_events: v[18], high_events: v[19], oom_events: v[20], oom_kills: v[21],
+            major_faults: v[17], max_events: v[18], high_events: v[19], oom_events: v[20], oom_kills: v[21], local,
         }
     }
 }
@@ -195,9 +201,10 @@ prop_compose! {
         io in stall(),
         cpu in prop::option::weighted(0.9, (value(), value())),
         tracer in prop::option::weighted(0.9, tracer()),
+        hung_below in prop::bool::weighted(0.1),
     ) -> Sample {
         let cpu = cpu.map(|(user, system)| Cpu { user: Duration::from_micros(user), system: Duration::from_nanos(system) });
-        Sample { at, memory, pressure: Pressure { memory: memory_stall, io }, cpu, tracer }
+        Sample { at, memory, pressure: Pressure { memory: memory_stall, io }, cpu, tracer, hung_below }
     }
 }
 

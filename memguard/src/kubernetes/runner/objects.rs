@@ -88,7 +88,16 @@ pub(super) struct EphemeralRunnerStatus {
 #[serde(default)]
 pub(super) struct Runner {
     metadata: Metadata,
+    spec: RunnerSpec,
     status: RunnerStatus,
+}
+
+/// For whom it is registered. Written by whoever made the runner, and not by its jobs; one of an enterprise may have any.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RunnerSpec {
+    organization: Loose,
+    repository: Loose,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -122,7 +131,7 @@ impl EphemeralRunner {
         });
         let EphemeralRunnerSpec { github_config_url, github_config_secret, vault_config, proxy } = self.spec;
         Ok(RunnerFacts {
-            config_url: github_config_url.text(),
+            config_url: github_config_url.text().map(|url| without_user(&url)),
             github_secret: github_config_secret.text(),
             vault: vault_config.is_some(),
             proxied: proxy.is_some(),
@@ -139,7 +148,11 @@ impl Runner {
             (Some(name), Some(owner)) if !name.contains('/') => Some(format!("{owner}/{name}")),
             (repository, _) => repository,
         };
-        let job = which(Loose(repository), run_id)?.map(|(repository, run_id)| JobFacts {
+        let run = which(Loose(repository), run_id)?;
+        if let Some((repository, _)) = &run {
+            self.spec.allows(repository)?;
+        }
+        let job = run.map(|(repository, run_id)| JobFacts {
             repository,
             run_id,
             workflow_ref: name.text(),
@@ -148,6 +161,19 @@ impl Runner {
             runner_name: runner.name.clone(),
         });
         Ok(self.metadata.facts(runner, self.status.phase.text(), job))
+    }
+}
+
+impl RunnerSpec {
+    /// Whether a job of this repository can be on it. The status is a job's own words, and could name somebody else's run.
+    fn allows(&self, repository: &str) -> Result<(), String> {
+        let owner = repository.split_once('/').map_or("", |(owner, _)| owner);
+        let of = match (&self.repository.0, &self.organization.0) {
+            (Some(only), _) if !only.eq_ignore_ascii_case(repository) => only,
+            (None, Some(only)) if !only.eq_ignore_ascii_case(owner) => only,
+            _ => return Ok(()),
+        };
+        Err(format!("it is registered for {}, and its status names a run of {repository}", server_text(of)))
     }
 }
 
@@ -169,6 +195,14 @@ impl Metadata {
             proxied: false,
         }
     }
+}
+
+/// An address without a user and a password. Neither belongs there, nor in the journal, a log, or on somebody's screen; so
+/// whatever stands before the last `@` is left out, even where no address would have it.
+fn without_user(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, _)| url.split_at(scheme.len() + 3));
+    let (_, bare) = rest.rsplit_once('@').unwrap_or(("", rest));
+    format!("{scheme}{bare}")
 }
 
 /// The repository and the run. A runner without either has no job; with something odd in them it is not to be guessed at.

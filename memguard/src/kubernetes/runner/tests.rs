@@ -164,6 +164,43 @@ async fn the_job_of_a_runner_of_the_older_api() {
 }
 
 #[tokio::test]
+async fn a_run_of_somebody_else_is_not_believed_of_a_runner_of_the_older_api() {
+    for (spec, believed) in [
+        (json!({"repository": "Octo/Repo"}), true),
+        (json!({"organization": "OCTO"}), true),
+        (json!({"enterprise": "big"}), true),
+        (json!({"organization": "octo", "repository": "octo/other"}), false),
+        (json!({"repository": "octo/other"}), false),
+        (json!({"organization": "other"}), false),
+    ] {
+        let mut runner = summerwind("octo/repo", &json!("42"));
+        runner["spec"] = spec.clone();
+        let asked = asked(Generation::Summerwind, &runner).await;
+        assert_eq!(asked.is_ok(), believed, "{spec}");
+        if !believed {
+            assert!(why(asked).contains("registered for o"), "{spec}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_password_in_an_address_goes_no_further() {
+    for (url, bare) in [
+        ("https://user:c2VjcmV0@github.com/octo", "https://github.com/octo"),
+        ("https://user:c2V/cmV0@github.com/octo", "https://github.com/octo"),
+        ("user:c2VjcmV0@github.com/octo", "github.com/octo"),
+        ("https://c2VjcmV0@", "https://"),
+        ("https://github.com/octo", "https://github.com/octo"),
+    ] {
+        let mut runner = of_0_14();
+        runner["spec"]["githubConfigUrl"] = url.into();
+        let facts = asked(Generation::ScaleSets, &runner).await.unwrap();
+        assert_eq!(facts.config_url.as_deref(), Some(bare));
+        assert!(!serde_json::to_string(&facts).unwrap().contains("cmV0"));
+    }
+}
+
+#[tokio::test]
 async fn an_idle_runner_has_no_job() {
     for status in [json!({"phase": "Running", "runnerId": 5}), json!({}), json!({"workflowRunId": 0})] {
         let mut runner = of_0_14();
@@ -276,12 +313,10 @@ async fn a_labels_claim_is_checked() {
     assert!(why(claimed(Ok(pod()), Some(replaced)).await).contains("another one"));
 }
 
-/// With ARC's `CustomResourceDefinition` at hand: every field that is read exists in it.
+/// Every field that is read exists in ARC's `CustomResourceDefinition`.
 #[test]
 fn the_fields_are_those_of_the_definition() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/arc-crds/actions.github.com_ephemeralrunners.yaml");
-    let Ok(yaml) = std::fs::read_to_string(path) else { return };
-    let known = paths(&yaml);
+    let known = paths(include_str!("../../../../tests/fixtures/arc/ephemeralrunners.yaml"));
     for (part, fields) in [
         ("spec", serde_fields::<objects::EphemeralRunnerSpec>()),
         ("status", serde_fields::<objects::EphemeralRunnerStatus>()),

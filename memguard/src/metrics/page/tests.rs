@@ -82,7 +82,7 @@ fn events(number: u64) -> Vec<Event> {
         Event::FollowUp(Box::new(FollowUpEvent {
             incident: incident.clone(),
             workload: format!("SECRET/SECRET-{number}"),
-            follow_up: FollowUp { kind: Kind::Cancel, progress },
+            follow_up: FollowUp { progress, ..FollowUp::new(Kind::Cancel) },
         }))
     }));
     events
@@ -151,6 +151,18 @@ async fn what_happens_is_counted_once_and_where_it_belongs() {
     ] {
         assert!((value(series) - expected).abs() < 1e-9, "{series} is {}", value(series));
     }
+}
+
+#[tokio::test]
+async fn a_time_that_no_clock_has_is_no_age() {
+    let mut present = whole();
+    let absurd = crate::journal::Incident {
+        follow_ups: vec![FollowUp::new(Kind::Cancel)],
+        ..crate::journal::example("mg-1-1", u64::MAX)
+    };
+    present.outside.as_mut().unwrap().waiting = crate::remote::Waiting::new(std::iter::once(&absurd));
+    let page = text(&Metrics::default(), Some(&present), Format::Text);
+    assert!(page.contains(r#"memguard_follow_ups_oldest_open_age_seconds{kind="cancel"} 0"#), "{page}");
 }
 
 #[tokio::test]

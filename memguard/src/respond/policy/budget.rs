@@ -53,12 +53,13 @@ pub struct Spent {
 /// would do, and what is only observed takes nothing from what is enforced. Pure: time is an argument.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
+    /// By a clock that is [`KEPT_FOR`](Self::KEPT_FOR) ahead, so that what was before the machine's start has its time too.
     spent: VecDeque<Spent>,
 }
 
 impl Ledger {
     /// As long as any budget or delay may look back.
-    const KEPT_FOR: Duration = Duration::from_hours(24);
+    pub const KEPT_FOR: Duration = Duration::from_hours(24);
     /// More than two modes' budgets can let through within one span.
     const MOST: usize = 32_768;
 
@@ -68,16 +69,33 @@ impl Ledger {
     }
 
     pub fn spend(&mut self, spent: Spent) {
-        let now = spent.at;
-        self.spent.push_back(spent);
+        self.recall(spent, Duration::ZERO);
+    }
+
+    /// Counts one that was so long before its `at`, by an earlier memguard and maybe before the machine's start.
+    pub fn recall(&mut self, spent: Spent, age: Duration) {
+        let now = spent.at.saturating_add(Self::KEPT_FOR);
+        self.spent.push_back(Spent { at: now.saturating_sub(age), ..spent });
         let old = |spent: &Spent| now.saturating_sub(spent.at) >= Self::KEPT_FOR;
         while self.spent.front().is_some_and(old) || self.spent.len() > Self::MOST {
             self.spent.pop_front();
         }
     }
 
+    /// Counts one less, that was counted for this `at` and age: it was not done after all.
+    pub fn take_back(&mut self, spent: Spent, age: Duration) {
+        let spent = Spent { at: spent.at.saturating_add(Self::KEPT_FOR).saturating_sub(age), ..spent };
+        if let Some(index) = self.spent.iter().position(|other| *other == spent) {
+            self.spent.remove(index);
+        }
+    }
+
     fn since(&self, now: Duration, mode: Mode, within: Duration) -> impl Iterator<Item = &Spent> {
-        self.spent.iter().filter(move |spent| spent.mode == mode && now.saturating_sub(spent.at) < within)
+        self.spent.iter().filter(move |spent| spent.mode == mode && Self::age(now, spent) < within)
+    }
+
+    fn age(now: Duration, spent: &Spent) -> Duration {
+        now.saturating_add(Self::KEPT_FOR).saturating_sub(spent.at)
     }
 
     /// Whether one more is within the budgets of the node and of this namespace.
@@ -104,12 +122,9 @@ impl Ledger {
         delay: Duration,
     ) -> Result<(), Suppressed> {
         let of_it = |spent: &Spent| pod_uid.is_some() && spent.pod_uid.as_deref() == pod_uid;
-        let last = self.since(now, mode, delay).filter(|spent| of_it(spent)).map(|spent| spent.at).max();
+        let last = self.since(now, mode, delay).filter(|spent| of_it(spent)).map(|spent| Self::age(now, spent)).min();
         match last {
-            Some(at) => Err(Suppressed::PodDelay {
-                acted_ago_s: now.saturating_sub(at).as_secs(),
-                pod_delay_s: delay.as_secs(),
-            }),
+            Some(age) => Err(Suppressed::PodDelay { acted_ago_s: age.as_secs(), pod_delay_s: delay.as_secs() }),
             None => Ok(()),
         }
     }
@@ -248,6 +263,24 @@ mod tests {
         ledger.spend(spent(86_400, "", ""));
         assert_eq!(ledger.spent.len(), 1);
         assert!(ledger.allows(Duration::ZERO, Mode::Enforce, None, Limit { kills: 1, ..LIMIT }).is_err());
+    }
+
+    #[test]
+    fn what_an_earlier_memguard_did_counts_by_its_age_also_before_the_machine_was_started() {
+        let (hour, day) = (Duration::from_hours(1), Duration::from_hours(24));
+        let mut ledger = Ledger::default();
+        ledger.recall(spent(30, "ci", "u"), hour);
+        let limit = |per| Limit { kills: 1, per, ..LIMIT };
+        let allows =
+            |ledger: &Ledger, per| ledger.allows(Duration::from_secs(30), Mode::Enforce, None, limit(per)).is_ok();
+        assert!(allows(&ledger, hour) && !allows(&ledger, hour * 2));
+        let delay = |delay| ledger.delay_is_over(Duration::from_secs(30), Mode::Enforce, Some("u"), delay);
+        assert_eq!(delay(hour * 2), Err(Suppressed::PodDelay { acted_ago_s: 3600, pod_delay_s: 7200 }));
+        assert!(delay(hour).is_ok());
+        ledger.take_back(spent(30, "ci", "u"), day);
+        assert_eq!(ledger.spent.len(), 1, "another one");
+        ledger.take_back(spent(30, "ci", "u"), hour);
+        assert_eq!(ledger.spent.len(), 0);
     }
 
     #[test]

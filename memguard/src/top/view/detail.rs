@@ -186,7 +186,7 @@ fn terms(lines: &mut Vec<Line<'_>>, look: Look, unit: &UnitStatus, columns: u16)
 /// Terms that are met or not have no way to go, but for memory at its limit.
 fn term_bar(term: &TermStatus) -> String {
     match (term.name.as_str(), term.value) {
-        ("limit_hit" | "no_oom", _) | (_, None) => " ".repeat(BAR),
+        ("limit_hit" | "no_oom" | "hung_below", _) | (_, None) => " ".repeat(BAR),
         (_, Some(value)) => bar(value, (term.sure > term.from).then_some(term.from), term.sure),
     }
 }

@@ -199,8 +199,8 @@ fn cost<'a>(scene: &Scene<'_>, snapshot: &Snapshot) -> Vec<Span<'a>> {
         return vec![Span::raw(transport.about.clone())];
     }
     let cost = &snapshot.cost;
-    let percent = if cost.up_s > 0.0 { cost.cpu_s / cost.up_s * 100.0 } else { 0.0 };
-    let mut spans = vec![Span::raw(format!("costs {percent:.1} % CPU, {:.0} MiB", cost.resident_kib as f64 / 1024.0))];
+    let cpu = cost.cpu_lately.map_or_else(String::new, |share| format!("{:.1} % CPU, ", share * 100.0));
+    let mut spans = vec![Span::raw(format!("costs {cpu}{:.0} MiB", cost.resident_kib as f64 / 1024.0))];
     match cost.events_lost {
         Some(lost) if lost > 0 => spans.push(Span::styled(format!(", {lost} events LOST"), look.warning())),
         _ => {}

@@ -88,6 +88,18 @@ fn fill(path: &Path, container: &Container) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes a cgroup and removes it, so many times. It has no controllers, so this is quick.
+pub(super) fn come_and_go(times: u32) -> anyhow::Result<()> {
+    let parent = Path::new(CGROUP).join("come-and-go");
+    add(&parent)?;
+    for number in 0..times {
+        let path = parent.join(number.to_string());
+        add(&path)?;
+        fs::remove_dir(&path).with_context(|| format!("can't remove cgroup {}", path.display()))?;
+    }
+    fs::remove_dir(&parent).with_context(|| format!("can't remove cgroup {}", parent.display()))
+}
+
 pub(super) fn full_name(pod: &Pod, container: &Container) -> String {
     format!("{}/{}", pod.name, container.name)
 }

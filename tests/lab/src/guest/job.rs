@@ -87,6 +87,10 @@ pub(super) fn scenario(
             Some(start_memguard(port, mode, arguments)?)
         }
     };
+    if scenario.come_and_go > 0 {
+        port.send(Record::Step { what: format!("making and removing {} cgroups", scenario.come_and_go) });
+        cgroups::come_and_go(scenario.come_and_go)?;
+    }
     let mut run = Run::new(port, scenario, &tree, memguard);
     let outcome = run.play();
     run.stop_memguard();

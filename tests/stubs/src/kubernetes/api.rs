@@ -161,13 +161,18 @@ impl Asked {
     }
 
     fn selection(&self) -> Result<Selection, Answer> {
+        let (mut node, mut not_phases) = (None, Vec::new());
         let selector = self.option("fieldSelector").unwrap_or_default();
-        let node = match selector.split_once('=') {
-            None if selector.is_empty() => None,
-            Some(("spec.nodeName", node)) => Some(node.trim_start_matches('=').to_owned()),
-            _ => return Err(failed(400, &format!("field label not supported: {selector}"))),
-        };
-        Ok(Selection { plural: self.plural.to_owned(), namespace: self.namespace.clone(), node })
+        for term in selector.split(',').filter(|term| !term.is_empty()) {
+            if let Some(phase) = term.strip_prefix("status.phase!=") {
+                not_phases.push(phase.to_owned());
+            } else if let Some(name) = term.strip_prefix("spec.nodeName=") {
+                node = Some(name.trim_start_matches('=').to_owned());
+            } else {
+                return Err(failed(400, &format!("field label not supported: {term}")));
+            }
+        }
+        Ok(Selection { plural: self.plural.to_owned(), namespace: self.namespace.clone(), node, not_phases })
     }
 }
 

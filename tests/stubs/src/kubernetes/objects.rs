@@ -93,6 +93,23 @@ pub fn ephemeral_runner(runner: &Runner<'_>) -> Value {
     })
 }
 
+/// A `Runner` of the older ARC, registered for an organization. Its status is what its pod wrote.
+#[must_use]
+pub fn older_runner(namespace: &str, name: &str, uid: &str, repository: &str, run_id: u64) -> Value {
+    json!({
+        "apiVersion": "actions.summerwind.dev/v1alpha1", "kind": "Runner",
+        "metadata": {"name": name, "namespace": namespace, "uid": uid},
+        "spec": {"organization": "octo"},
+        "status": {
+            "phase": "Running",
+            "workflow": {
+                "name": "CI", "repository": repository, "repositoryOwner": "octo", "runNumber": "12",
+                "runID": run_id.to_string(), "job": "build", "action": "__run",
+            },
+        },
+    })
+}
+
 /// A Secret with these values.
 #[must_use]
 pub fn secret(namespace: &str, name: &str, values: &[(&str, &str)]) -> Value {

@@ -32,12 +32,15 @@ pub(super) struct Selection {
     pub(super) namespace: Option<String>,
     /// `spec.nodeName=…`; other fields are refused, as most are by a real server.
     pub(super) node: Option<String>,
+    /// `status.phase!=…`.
+    pub(super) not_phases: Vec<String>,
 }
 
 impl Selection {
     fn takes(&self, object: &Value) -> bool {
         self.namespace.as_ref().is_none_or(|namespace| object["metadata"]["namespace"] == **namespace)
             && self.node.as_ref().is_none_or(|node| object["spec"]["nodeName"] == **node)
+            && self.not_phases.iter().all(|phase| object["status"]["phase"] != **phase)
     }
 }
 
@@ -167,7 +170,12 @@ impl Store {
             match (before, after) {
                 (false, true) => Some(("ADDED", change.after.clone()?)),
                 (true, true) => Some(("MODIFIED", change.after.clone()?)),
-                (true, false) => Some(("DELETED", change.before.clone()?)),
+                // The object as it was, with the version at which it went.
+                (true, false) => {
+                    let mut gone = change.before.clone()?;
+                    gone["metadata"]["resourceVersion"] = change.version.to_string().into();
+                    Some(("DELETED", gone))
+                }
                 (false, false) => None,
             }
         });
@@ -195,7 +203,7 @@ mod tests {
     }
 
     fn of_node(node: &str) -> Selection {
-        Selection { plural: "pods".to_owned(), namespace: None, node: Some(node.to_owned()) }
+        Selection { plural: "pods".to_owned(), node: Some(node.to_owned()), ..Selection::default() }
     }
 
     fn kinds(store: &Store, version: u64, selection: &Selection) -> Vec<&'static str> {
@@ -214,6 +222,21 @@ mod tests {
         assert_eq!(kinds(&store, begin, &of_node("n")), ["ADDED", "MODIFIED", "DELETED"]);
         assert_eq!(kinds(&store, begin, &of_node("m")), [""; 0]);
         assert_eq!(store.since(store.version(), &of_node("n")), Ok((Vec::new(), store.version())));
+    }
+
+    #[test]
+    fn a_pod_that_ends_leaves_a_selection_by_phase() {
+        let mut store = Store::default();
+        let begin = store.version();
+        let running = Selection { not_phases: vec!["Failed".to_owned()], ..of_node("n") };
+        let pod = |phase| json!({"spec": {"nodeName": "n"}, "status": {"phase": phase}});
+        store.put(key("a"), pod("Running"));
+        store.put(key("a"), pod("Failed"));
+        store.remove(&key("a"));
+        assert_eq!(kinds(&store, begin, &running), ["ADDED", "DELETED"]);
+        let gone = &store.since(begin, &running).unwrap().0[1].1;
+        assert_eq!(gone["status"], pod("Running")["status"], "as it was when it was selected");
+        assert_eq!(gone["metadata"]["resourceVersion"], (begin + 2).to_string(), "and when it went");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! docs/chain.md: round by round, what came of it and how long it took.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use memguard_lab::record::PlayedWith;
 
 use super::judge::Judged;
 
@@ -30,12 +32,31 @@ count from the container's death, and are marked with *. On a machine that has o
 these rounds are part of `cargo xtask test`, which shows theirs.
 ";
 
+/// With which kernel and which memguard, or how many rounds with each if they were not all played with the same.
+fn headline(with: &BTreeMap<Option<PlayedWith>, usize>) -> String {
+    let told = |with: &Option<PlayedWith>| match with {
+        Some(PlayedWith { kernel, memguard }) => {
+            format!("kernel {kernel}, memguard `{memguard}` (beginning of its sha256)")
+        }
+        None => "kernel and memguard that were not noted".to_owned(),
+    };
+    let mut parts: Vec<(&Option<PlayedWith>, &usize)> = with.iter().collect();
+    if let [(only, _)] = parts[..] {
+        let told = told(only);
+        return format!("{}{}.", told[..1].to_uppercase(), &told[1..]);
+    }
+    parts.sort_by(|a, b| b.1.cmp(a.1));
+    let each: Vec<String> = parts.iter().map(|(with, count)| format!("{count} with {}", told(with))).collect();
+    format!("**These rounds were not all played with the same**: {}.", each.join("; "))
+}
+
 /// `broken`: guests that broke off, whose rounds others have played.
-pub(super) fn document(kernel: &str, judged: &[Judged], broken: &[String]) -> String {
+pub(super) fn document(with: &BTreeMap<Option<PlayedWith>, usize>, judged: &[Judged], broken: &[String]) -> String {
     let mut text = HEAD.to_owned();
+    let headline = headline(with);
     let _ = write!(
         text,
-        "\nKernel {kernel}.\n\n| round | outcome | verdict to kill | to empty | to the cancel request | to the run's end | to the \
+        "\n{headline}\n\n| round | outcome | verdict to kill | to empty | to the cancel request | to the run's end | to the \
          last effect |\n|---|---|---|---|---|---|---|\n"
     );
     for Judged { round, times, failures } in judged {
@@ -81,6 +102,20 @@ mod tests {
     use super::*;
     use crate::lab::chain::judge::Times;
 
+    fn with(memguard: &str) -> PlayedWith {
+        PlayedWith { kernel: "6.12".to_owned(), memguard: memguard.to_owned() }
+    }
+
+    #[test]
+    fn rounds_of_several_builds_are_told_apart() {
+        let told = headline(&BTreeMap::from([(Some(with("a")), 8), (Some(with("b")), 34), (None, 1)]));
+        for part in ["not all played with the same", "34 with kernel 6.12, memguard `b`", "8 with", "1 with kernel and"]
+        {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert!(told.find("34 with") < told.find("8 with"), "{told}");
+    }
+
     #[test]
     fn a_line_for_each_round_and_a_median() {
         let round = |ms: Option<f64>, failures: &[&str]| Judged {
@@ -89,10 +124,11 @@ mod tests {
             failures: failures.iter().map(|text| (*text).to_owned()).collect(),
         };
         let text = document(
-            "6.12",
+            &BTreeMap::from([(Some(with("a")), 4)]),
             &[round(Some(3.0), &[]), round(None, &["a|b"]), round(Some(200.0), &[]), round(Some(5.0), &[])],
             &["a guest broke off in undisturbed: it was silent\n  console: x".to_owned()],
         );
+        assert!(text.contains("\nKernel 6.12, memguard `a` (beginning of its sha256).\n"), "{text}");
         assert!(text.contains("| undisturbed | all done, once | 3 ms | - | - | - | 3.0 s |\n"), "{text}");
         assert!(text.contains("| undisturbed | a\\|b | - | - | - | - | 3.0 s* |\n"), "{text}");
         assert!(text.ends_with("- a guest broke off in undisturbed: it was silent\n"), "{text}");

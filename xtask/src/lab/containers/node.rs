@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 use crate::{
-    paths,
+    cache, paths,
     setup::archive::{self, Archive},
     ui,
 };
@@ -33,28 +33,30 @@ fn folder() -> anyhow::Result<PathBuf> {
 /// The file system, if it is there.
 pub(crate) fn cached() -> anyhow::Result<Option<PathBuf>> {
     let folder = folder()?;
-    Ok(folder.join("usr/bin/containerd").is_file().then_some(folder))
+    Ok(is_whole(&folder).then_some(folder))
+}
+
+fn is_whole(folder: &Path) -> bool {
+    folder.join("usr/bin/containerd").is_file()
 }
 
 /// Unpacks it into the cache: 39 MB of packages, of which 112 MiB are kept.
 pub(crate) fn install() -> anyhow::Result<()> {
-    let folder = folder()?;
-    let parent = folder.parent().context("the cache has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
-    let work = tempfile::tempdir_in(parent)?;
+    cache::fill(&folder()?, is_whole, unpack)
+}
+
+fn unpack(work: &Path) -> anyhow::Result<PathBuf> {
     ui::say(format!("unpacking Debian's {} and what they depend on into the cache", PACKAGES.join(", ")));
     let archive = Archive::open("containerd", SUITES)?;
-    let unpacked = work.path().join("unpacked");
+    let unpacked = work.join("unpacked");
     for deb in archive.download_closure(PACKAGES)? {
         archive::unpack(&deb, &unpacked)?;
         ui::check_interrupt()?;
     }
     archive.clean();
-    let kept = work.path().join("kept");
+    let kept = work.join("kept");
     keep(&unpacked, &kept)?;
-    // Moved when it is whole, so that an interrupted run leaves nothing that looks finished.
-    let _ = fs::remove_dir_all(&folder);
-    fs::rename(&kept, &folder).with_context(|| format!("can't move it to {}", folder.display()))
+    Ok(kept)
 }
 
 /// Takes the programs and the shared objects out of what was unpacked.

@@ -104,9 +104,10 @@ mod tests {
             half: scenario.half,
             class: Class::Works,
             file: format!("{}@6.12.73+deb12@observe@{number}.mgtrace", scenario.name),
+            build: (number == 0).then(|| "0123456789ab".to_owned()),
             courses: vec![Course { slow: vec![[1.5, 2.0]], share: Some(0.9), ..Course::default() }],
             rules: BTreeMap::from([(
-                "oomd".to_owned(),
+                "oomd-workload".to_owned(),
                 evaluate::Judged {
                     outcome: evaluate::Outcome::FalseAlarm,
                     suspect_s: None,
@@ -131,6 +132,11 @@ mod tests {
         assert!(scenarios.iter().all(|scenario| records::is_same(read.scenarios[&scenario.name].clone(), scenario)));
         fs::write(&path, Results::text(&[], &scenarios).unwrap()).unwrap();
         assert!(Results::read(&path).unwrap().scenarios.is_empty());
+        let older = Results::text(&runs, &scenarios).unwrap().replace("false-alarm", "too-short");
+        fs::write(&path, older.replace(",\"build\":\"0123456789ab\"", "")).unwrap();
+        let read = Results::read(&path).unwrap();
+        assert_eq!(read.runs[0].outcome("oomd-workload"), evaluate::Outcome::Missed, "a word of an earlier list");
+        assert_eq!(read.runs[0].build, None);
         fs::write(&path, "[]").unwrap();
         Results::read(&path).unwrap_err();
     }

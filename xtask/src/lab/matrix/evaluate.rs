@@ -11,7 +11,7 @@ use memguard_lab::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::replay::{Replayed, Said, patience_s};
+use super::replay::{Replayed, Said, WAIT};
 use crate::lab::judge::course::{Course, Hang};
 
 /// A hang that lasts so long has to be seen; one that ends sooner by itself may be, and needs not.
@@ -22,6 +22,11 @@ const CRAWL_S: f64 = 35.0;
 const EARLY_S: f64 = 10.0;
 /// A stall that only the kernel ended counts from here on.
 const STALL_S: f64 = 10.0;
+/// Work that the kernel's OOM killer ends so soon after its limit does not work at its limit: it could not have become a
+/// false alarm for most rules, however they are.
+const KERNELS_S: f64 = 30.0;
+/// The kernel's kill is seen in samples, by memguard and by the lab, each with its own second.
+const SAMPLES_S: f64 = 3.0;
 
 /// What a run was, by what its work did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,6 +38,9 @@ pub(crate) enum Class {
     HungBriefly,
     /// It worked, at its limit.
     Works,
+    /// The kernel's OOM killer ended it soon after it came to its limit, as it should: neither a hang nor a trial of
+    /// false alarms.
+    KernelActed,
     /// It never came to its limit, or nothing tells how its work went: it proves nothing.
     Unproven,
     /// It hung, and by its name should not have: counted for nobody.
@@ -45,14 +53,14 @@ pub(crate) enum Class {
 pub(crate) enum Outcome {
     /// A verdict in the hang.
     Caught,
-    /// No verdict, though it hung.
+    /// No verdict, though it hung. Earlier lists have a word of their own for hangs too short for a rule: what is too
+    /// short is for who counts, see `Count`.
+    #[serde(alias = "too-short")]
     Missed,
     /// A verdict on work that went on.
     FalseAlarm,
     /// A verdict on work of a livelock that did not come to a hang but was under half of its speed.
     OnSlowWork,
-    /// No verdict, and the run, or the kernel, ended the hang before this rule could have given one.
-    TooShort,
     /// No verdict, and none was due.
     Silent,
 }
@@ -83,6 +91,9 @@ pub(crate) struct Evaluated {
     pub(crate) class: Class,
     /// Of the recording, where the lab left it.
     pub(crate) file: String,
+    /// The memguard that made the recording, see `records::Kept`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) build: Option<String>,
     pub(crate) courses: Vec<Course>,
     /// By rule. One that was rightly silent is left out.
     pub(crate) rules: BTreeMap<String, Judged>,
@@ -101,6 +112,15 @@ impl Evaluated {
             // A column of its own for runs that were made with --no-tracer.
             self.kernel.push_str(", no tracer");
         }
+    }
+
+    /// How long the hang lasted that has to be seen; the shortest of them if several containers hung. 0 if there is none.
+    pub(super) fn hung_s(&self) -> f64 {
+        let longest = |course: &Course| {
+            let due = course.hangs.iter().filter(|hang| hang_is_due(course, hang));
+            due.map(|hang| course.ended_by_kernel(hang).unwrap_or(hang.end) - hang.onset).reduce(f64::max)
+        };
+        self.courses.iter().filter_map(longest).reduce(f64::min).unwrap_or_default()
     }
 
     pub(crate) fn outcome(&self, rule: &str) -> Outcome {
@@ -123,7 +143,7 @@ fn hang_is_due(course: &Course, hang: &Hang) -> bool {
 }
 
 /// Whether a hang of this container has to be seen.
-fn is_due(course: &Course) -> bool {
+pub(super) fn is_due(course: &Course) -> bool {
     course.hangs.iter().any(|hang| hang_is_due(course, hang))
 }
 
@@ -138,6 +158,11 @@ pub(crate) fn right(course: &Course) -> impl Iterator<Item = (f64, f64)> {
     })
 }
 
+/// Whether the kernel acted before anybody would have called it a hang.
+fn is_kernels(course: &Course) -> bool {
+    course.oom_kill.is_some_and(|kill| course.at_limit.is_none_or(|at_limit| kill - at_limit < KERNELS_S))
+}
+
 pub(super) fn class(kind: Kind, courses: &[Course]) -> Class {
     let hung = courses.iter().any(|course| course.hung().is_some());
     match kind {
@@ -145,19 +170,29 @@ pub(super) fn class(kind: Kind, courses: &[Course]) -> Class {
         Kind::Livelock if hung => Class::HungBriefly,
         Kind::Healthy | Kind::Oom if hung => Class::Contrary,
         _ if courses.iter().any(|course| course.untold.is_some()) => Class::Unproven,
-        _ if courses.iter().all(|course| course.at_limit.is_none()) => Class::Unproven,
+        _ if courses.iter().all(|course| course.at_limit.is_none() && course.oom_kill.is_none()) => Class::Unproven,
+        _ if courses.iter().filter(|course| course.at_limit.is_some() || course.oom_kill.is_some()).all(is_kernels) => {
+            Class::KernelActed
+        }
         Kind::Livelock | Kind::Healthy | Kind::Oom => Class::Works,
     }
 }
 
-/// What a first verdict on a container, or none, amounts to. `slow` says whether work was under half of its speed right
-/// before a time.
-fn outcome(kind: Kind, course: &Course, verdict: Option<f64>, slow: impl Fn(f64) -> bool) -> Outcome {
+/// What a rule's first verdict on a container, or none, amounts to. `slow` says whether work was under half of its speed
+/// right before a time.
+fn outcome(kind: Kind, course: &Course, rule: &str, verdict: Option<f64>, slow: impl Fn(f64) -> bool) -> Outcome {
     let until = verdict.unwrap_or(f64::INFINITY);
     if course.hangs.iter().any(|hang| hang_is_due(course, hang) && hang.end + 1.0 < until) {
         return Outcome::Missed;
     }
     let Some(verdict) = verdict else { return Outcome::Silent };
+    // Who waits for the kernel has seen the hang when the kernel has.
+    let with_the_kernel = |hang: &Hang| {
+        course.ended_by_kernel(hang).is_some_and(|kill| (hang.onset..=kill + SAMPLES_S).contains(&verdict))
+    };
+    if rule == WAIT && course.hangs.iter().any(|hang| hang.is_one() && with_the_kernel(hang)) {
+        return Outcome::Caught;
+    }
     // What comes after the kernel has killed harms nobody, and helps nobody.
     let late = course.oom_kill.is_some_and(|kill| verdict >= kill - 1.5);
     let begins_to_crawl = || course.hung().is_some_and(|hang| verdict < hang.onset) && slow(verdict);
@@ -197,7 +232,6 @@ fn judge(kind: Kind, courses: &[Course], replayed: &Replayed) -> BTreeMap<String
             Outcome::Missed => (3, 0.0),
             Outcome::OnSlowWork => (2, 0.0),
             Outcome::Caught => (1, judged.verdict_s.unwrap_or_default()),
-            Outcome::TooShort => (1, -1.0),
             Outcome::Silent => (0, 0.0),
         };
         let worst = all.into_iter().max_by(|a, b| {
@@ -227,10 +261,7 @@ fn one(kind: Kind, course: &Course, rule: &str, said: &[Said]) -> Judged {
     let hangs = || course.hangs.iter().filter(|hang| hang.is_one() || course.hung().is_none());
     let hang = hangs().find(|hang| verdict.is_none_or(|verdict| verdict.t <= hang.end + 1.0));
     let since = |t: f64| hang.map(|hang| ((t - hang.onset) * 10.0).round() / 10.0);
-    let mut outcome = outcome(kind, course, verdict.map(|said| said.t), |t| course.is_slow(t));
-    if outcome == Outcome::Missed && course.hung().is_some_and(|hang| hang.seconds() < patience_s(rule)) {
-        outcome = Outcome::TooShort;
-    }
+    let outcome = outcome(kind, course, rule, verdict.map(|said| said.t), |t| course.is_slow(t));
     Judged {
         outcome,
         suspect_s: suspect.and_then(|said| since(said.t)),
@@ -249,7 +280,7 @@ mod tests {
     }
 
     fn of(course: &Course, verdict: Option<f64>) -> Outcome {
-        outcome(Kind::Livelock, course, verdict, |_| false)
+        outcome(Kind::Livelock, course, "", verdict, |_| false)
     }
 
     #[test]
@@ -259,7 +290,7 @@ mod tests {
         assert_eq!(of(&course, Some(48.0)), Outcome::Caught);
         assert_eq!(of(&course, Some(30.0)), Outcome::Caught, "it was beginning");
         assert_eq!(of(&course, Some(20.0)), Outcome::FalseAlarm);
-        assert_eq!(outcome(Kind::Livelock, &course, Some(20.0), |_| true), Outcome::Caught, "it crawled already");
+        assert_eq!(outcome(Kind::Livelock, &course, "", Some(20.0), |_| true), Outcome::Caught, "it crawled already");
         assert_eq!(of(&course, None), Outcome::Missed);
     }
 
@@ -289,12 +320,40 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_the_kernel_is_right_when_it_acts_in_a_hang() {
+        let slow = Course { oom_kill: Some(90.0), ..hang(33.0, 92.0, false) };
+        let waits = |verdict| outcome(Kind::Livelock, &slow, WAIT, verdict, |_| false);
+        assert_eq!((waits(Some(90.5)), waits(None)), (Outcome::Caught, Outcome::Missed));
+        assert_eq!(of(&slow, Some(90.5)), Outcome::Missed, "for anybody else that is late");
+        let works = Course { hangs: Vec::new(), ..slow };
+        assert_eq!(outcome(Kind::Oom, &works, WAIT, Some(90.5), |_| false), Outcome::Silent);
+    }
+
+    #[test]
+    fn what_the_kernel_ends_at_once_is_no_trial_of_false_alarms() {
+        let killed = |at_limit, oom_kill| Course { at_limit, oom_kill, hangs: Vec::new(), ..hang(0.0, 0.0, false) };
+        for (kind, limit, kill, class_) in [
+            (Kind::Oom, Some(30.0), Some(30.5), Class::KernelActed),
+            (Kind::Livelock, Some(30.0), Some(37.0), Class::KernelActed),
+            (Kind::Oom, None, Some(37.0), Class::KernelActed),
+            (Kind::Healthy, Some(30.0), Some(90.0), Class::Works),
+            (Kind::Healthy, None, None, Class::Unproven),
+        ] {
+            assert_eq!(class(kind, &[killed(limit, kill)]), class_, "{limit:?} {kill:?}");
+        }
+        let two = [killed(Some(30.0), Some(31.0)), killed(Some(30.0), None)];
+        assert_eq!(class(Kind::Healthy, &two), Class::Works, "the other one worked on at its limit");
+        let beside = [killed(Some(30.0), Some(31.0)), killed(None, None)];
+        assert_eq!(class(Kind::Healthy, &beside), Class::KernelActed);
+    }
+
+    #[test]
     fn work_that_goes_on_makes_a_false_alarm() {
         let works = Course { hangs: Vec::new(), share: Some(0.9), ..hang(0.0, 0.0, false) };
         assert_eq!(class(Kind::Healthy, std::slice::from_ref(&works)), Class::Works);
-        assert_eq!(outcome(Kind::Healthy, &works, Some(40.0), |_| false), Outcome::FalseAlarm);
-        assert_eq!(outcome(Kind::Healthy, &works, Some(40.0), |_| true), Outcome::FalseAlarm, "slow is not hung");
-        assert_eq!(outcome(Kind::Healthy, &works, None, |_| false), Outcome::Silent);
+        assert_eq!(outcome(Kind::Healthy, &works, "", Some(40.0), |_| false), Outcome::FalseAlarm);
+        assert_eq!(outcome(Kind::Healthy, &works, "", Some(40.0), |_| true), Outcome::FalseAlarm, "slow is not hung");
+        assert_eq!(outcome(Kind::Healthy, &works, "", None, |_| false), Outcome::Silent);
         let stalled = hang(33.0, 50.0, false);
         assert_eq!(of(&stalled, Some(45.0)), Outcome::FalseAlarm, "it recovered by itself");
     }
@@ -309,7 +368,7 @@ mod tests {
         assert_eq!(class(Kind::Healthy, &elsewhere), Class::Unproven);
         let untold = [Course { untold: Some("no progress".to_owned()), ..works[0].clone() }];
         assert_eq!(class(Kind::Healthy, &untold), Class::Unproven);
-        assert_eq!(outcome(Kind::Livelock, &works[0], Some(50.0), |_| true), Outcome::OnSlowWork);
-        assert_eq!(outcome(Kind::Livelock, &works[0], Some(50.0), |_| false), Outcome::FalseAlarm);
+        assert_eq!(outcome(Kind::Livelock, &works[0], "", Some(50.0), |_| true), Outcome::OnSlowWork);
+        assert_eq!(outcome(Kind::Livelock, &works[0], "", Some(50.0), |_| false), Outcome::FalseAlarm);
     }
 }

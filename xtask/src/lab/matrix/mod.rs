@@ -23,6 +23,7 @@ use self::{
 };
 use super::{
     Options, check_machine, document, judge, kernels,
+    programs::{self, Programs},
     records::{self, Kept},
     run_all,
 };
@@ -30,6 +31,9 @@ use crate::{
     build::{self, Profile},
     paths, ui,
 };
+
+/// What tests/recordings belongs to.
+const DOCUMENT: &str = "docs/detection.md";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -46,7 +50,8 @@ pub(super) struct Args {
     repeat: u32,
 
     /// Run nothing: judge what runs left in target/lab/records, or in another folder. May be given again. Runs that
-    /// docs/detection.json tells of and that tests/recordings has are judged with them in any case.
+    /// docs/detection.json tells of and that tests/recordings has are judged with them in any case. The same run in two
+    /// folders counts once.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "")]
     from_records: Vec<String>,
 
@@ -55,7 +60,7 @@ pub(super) struct Args {
     keep: bool,
 
     /// Where the tables go, between its markers; the results as data go beside it.
-    #[arg(long, value_name = "FILE", default_value = "docs/detection.md")]
+    #[arg(long, value_name = "FILE", default_value = DOCUMENT)]
     out: PathBuf,
 
     #[command(flatten)]
@@ -68,8 +73,12 @@ struct Evaluation {
     runs: Vec<Evaluated>,
     /// Runs that tell nothing, and why.
     left_out: Vec<String>,
+    /// Runs that were not played to their end.
+    broke_off: Vec<String>,
     /// Recordings that can't be judged: a fault of memguard's or the lab's.
     broken: Vec<String>,
+    /// The memguard that judged, see `programs::short_hash`.
+    judge: String,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -78,65 +87,96 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.keep && !all {
         bail!("--keep makes the folder anew, so it needs all scenarios: name none");
     }
-    let scenarios = super::scenarios(if all { &everything } else { &args.names })?;
-    if args.from_records.is_empty() {
-        run_set(args)?;
+    let out = paths::root().join(&args.out);
+    if args.keep && out != paths::root().join(DOCUMENT) {
+        bail!(
+            "--keep leaves in tests/recordings what {DOCUMENT} tells of, and takes away the rest: it can't go with --out {}",
+            args.out.display()
+        );
     }
+    let scenarios = super::scenarios(if all { &everything } else { &args.names })?;
+    let failed = if args.from_records.is_empty() { run_set(args)? } else { 0 };
     let mut folders: Vec<PathBuf> =
         args.from_records.iter().filter(|name| !name.is_empty()).map(PathBuf::from).collect();
     if folders.len() < args.from_records.len().max(1) {
         folders.push(records::folder());
     }
-    let out = paths::root().join(&args.out);
     let evaluation = evaluate(&folders, &scenarios, Results::read(&out.with_extension("json"))?)?;
-    if evaluation.runs.is_empty() {
-        bail!("there is nothing to judge: no run in observe mode has left its recording in {}", folders[0].display());
-    }
+    may_be_written(&evaluation, &folders)?;
     if all {
         write(&evaluation, &scenarios, &out)?;
     } else {
-        println!("{}", table::all(&evaluation.runs, &evaluation.left_out));
+        println!("{}", table::all(&evaluation));
     }
     if args.keep {
         keep::keep(&evaluation.runs)?;
     }
-    report(&evaluation)
+    report(&evaluation, failed)
 }
 
-/// Runs all in VMs. What the judge has to say to a run is said, and does not keep it from the tables.
-fn run_set(args: &Args) -> anyhow::Result<()> {
+/// Nothing is written, and above all nothing deleted, on the word of an evaluation that is not whole.
+fn may_be_written(evaluation: &Evaluation, folders: &[PathBuf]) -> anyhow::Result<()> {
+    // Whoever interrupts memguard's replay makes its recordings look broken.
+    ui::check_interrupt()?;
+    if !evaluation.broken.is_empty() {
+        for why in &evaluation.broken {
+            eprintln!("can't be judged: {why}");
+        }
+        bail!(
+            "{} recordings can't be judged, so nothing is written and nothing taken away: mend or remove them first",
+            evaluation.broken.len()
+        );
+    }
+    if evaluation.runs.is_empty() {
+        bail!("there is nothing to judge: no run in observe mode has left its recording in {}", folders[0].display());
+    }
+    Ok(())
+}
+
+/// Runs all in VMs, and tells how many of them broke off. What the judge has to say to a run is said, and does not keep it
+/// from the tables.
+fn run_set(args: &Args) -> anyhow::Result<usize> {
     let names = if args.names.is_empty() { &["all".to_owned()][..] } else { &args.names };
     // Observing, so that every rule sees the whole hang.
     let planned = super::planned(names, &args.kernel, args.repeat, MemguardMode::Observe)?;
     check_machine()?;
-    if let Err(error) = super::report(&run_all(planned, &args.options)?) {
+    let outcomes = run_all(planned, &args.options)?;
+    if let Err(error) = super::report(&outcomes) {
         ui::say(format!("{error:#}; the tables tell what they did"));
     }
-    Ok(())
+    Ok(outcomes.iter().filter(|outcome| outcome.result.is_err()).count())
 }
 
 /// Judges all recordings of these scenarios.
 fn evaluate(folders: &[PathBuf], scenarios: &[Scenario], earlier: Results) -> anyhow::Result<Evaluation> {
     let mut evaluation = Evaluation::default();
     let mut runs: Vec<Evaluated> = Vec::new();
-    for folder in folders {
-        for run in records::kept(folder)?.into_iter().filter(|run| run.mode == MemguardMode::Observe) {
-            let Some(scenario) = scenarios.iter().find(|scenario| scenario.name == run.scenario) else { continue };
-            let name = name(&run.lines);
-            match of_records(&run, scenario) {
-                Ok(Ok(run)) => runs.push(run),
-                Ok(Err(why)) => evaluation.left_out.push(format!("{name}: {why}")),
-                Err(error) => evaluation.broken.push(format!("{name}: {error:#}")),
-            }
+    let scenario_of = |name: &str| scenarios.iter().find(|scenario| scenario.name == name);
+    for run in records::all_in(folders)? {
+        let Some(scenario) = scenario_of(&run.scenario).filter(|_| run.mode == MemguardMode::Observe) else { continue };
+        let name = name(&run.lines);
+        match of_records(&run, scenario) {
+            Ok(Told::Whole(run)) => runs.push(*run),
+            Ok(Told::LeftOut(why)) => evaluation.left_out.push(format!("{name}: {why}")),
+            Ok(Told::BrokeOff(why)) => evaluation.broke_off.push(format!("{name}: {why}")),
+            Err(error) => evaluation.broken.push(format!("{name}: {error:#}")),
+        }
+    }
+    for broken in records::broken_in(folders)? {
+        if broken.mode == MemguardMode::Observe && scenario_of(&broken.scenario).is_some() {
+            evaluation.broke_off.push(broken.to_string());
         }
     }
     let here = runs.iter().map(|run| run.file.clone()).collect();
     runs.extend(earlier.of_use(scenarios, &here, &keep::folder(), &mut evaluation));
-    let memguard = build::memguard(Profile::Quick)?;
+    let programs = Programs::new()?;
+    let memguard = programs.take(&build::memguard(Profile::Quick)?)?;
+    evaluation.judge = programs::short_hash(&memguard)?;
     ui::say(format!("judging the recordings of {} runs", runs.len()));
     let paths: Vec<PathBuf> = runs.iter().map(|run| run.recording.clone()).collect();
     let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
     for (mut run, replayed) in runs.into_iter().zip(replay::replay(&memguard, &paths)) {
+        ui::check_interrupt()?;
         match replayed {
             Ok(replayed) => {
                 run.judge(&replayed);
@@ -153,18 +193,29 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// What happened in a run, before anybody judges it; or why it tells nothing.
-fn of_records(kept: &Kept, scenario: &Scenario) -> anyhow::Result<Result<Evaluated, String>> {
+/// What the records of a run tell.
+enum Told {
+    Whole(Box<Evaluated>),
+    /// It tells nothing of what is run today, and why.
+    LeftOut(String),
+    /// It should have told something, and why it does not.
+    BrokeOff(String),
+}
+
+/// What happened in a run, before anybody judges it.
+fn of_records(kept: &Kept, scenario: &Scenario) -> anyhow::Result<Told> {
     if let Some(why) = records::is_outdated(kept, scenario) {
-        return Ok(Err(why));
+        return Ok(Told::LeftOut(why));
     }
-    let Some(recording) = &kept.recording else { return Ok(Err("memguard left no recording".to_owned())) };
+    let Some(recording) = &kept.recording else {
+        return Ok(Told::BrokeOff("memguard left no recording".to_owned()));
+    };
     let lines = records::read(&kept.lines)?;
     let Some(run) = judge::Run::of(scenario, kept.mode, &lines) else {
-        return Ok(Err("it broke off before the trouble".to_owned()));
+        return Ok(Told::BrokeOff("it ended before the trouble".to_owned()));
     };
     let courses: Vec<_> = run.containers().iter().map(|container| run.course(container)).collect();
-    Ok(Ok(Evaluated {
+    Ok(Told::Whole(Box::new(Evaluated {
         scenario: scenario.name.clone(),
         kernel: line(&kept.release),
         release: kept.release.clone(),
@@ -172,10 +223,11 @@ fn of_records(kept: &Kept, scenario: &Scenario) -> anyhow::Result<Result<Evaluat
         half: scenario.half,
         class: evaluate::class(scenario.kind, &courses),
         file: name(recording),
+        build: kept.build.clone(),
         courses,
         rules: std::collections::BTreeMap::new(),
         recording: recording.clone(),
-    }))
+    })))
 }
 
 /// The line of a release: two numbers up to 6, one from 7 on, as `--kernel` names them.
@@ -191,7 +243,7 @@ fn line(release: &str) -> String {
 
 /// Writes docs/detection.md's tables, and the results as data.
 fn write(evaluation: &Evaluation, scenarios: &[Scenario], path: &Path) -> anyhow::Result<()> {
-    let tables = table::all(&evaluation.runs, &evaluation.left_out);
+    let tables = table::all(evaluation);
     document::write(path, "matrix", "How memguard decides", &tables)?;
     let data = path.with_extension("json");
     let text = Results::text(&evaluation.runs, scenarios)?;
@@ -200,11 +252,15 @@ fn write(evaluation: &Evaluation, scenarios: &[Scenario], path: &Path) -> anyhow
     Ok(())
 }
 
-/// Tells it, and fails if memguard did what it must not.
-fn report(evaluation: &Evaluation) -> anyhow::Result<()> {
+/// Tells it, and fails if memguard did what it must not, or if not all runs came to their end: so many of those that were
+/// begun now, and those whose remains were found.
+fn report(evaluation: &Evaluation, failed: usize) -> anyhow::Result<()> {
     let runs = &evaluation.runs;
     for why in &evaluation.left_out {
         println!("left out: {why}");
+    }
+    for why in &evaluation.broke_off {
+        println!("BROKE OFF: {why}");
     }
     for run in runs {
         let told = run.course().map(judge::course::Course::told).unwrap_or_default();
@@ -215,7 +271,9 @@ fn report(evaluation: &Evaluation) -> anyhow::Result<()> {
             (Outcome::Missed, _) => "MISSED",
             (Outcome::OnSlowWork, _) => "verdict on slow work",
             (_, Class::Unproven) => "proves nothing",
-            (_, Class::Works) if run.kind == memguard_lab::scenario::Kind::Livelock => "did not hang",
+            (_, Class::Works | Class::KernelActed) if run.kind == memguard_lab::scenario::Kind::Livelock => {
+                "did not hang"
+            }
             (Outcome::Caught, _) if judged.and_then(|judged| judged.verdict_s).is_some_and(|s| s > 30.0) => "late",
             _ => continue,
         };
@@ -223,7 +281,7 @@ fn report(evaluation: &Evaluation) -> anyhow::Result<()> {
         println!("{says}: {} on {}: {told} {cgroup} ({})", run.scenario, run.kernel, run.file);
     }
     print!("{}", table::summary(runs));
-    let count = Count::of(runs.iter(), DEFAULT);
+    let count = Count::of(runs.iter(), DEFAULT, 0.0);
     // Wherever they are: in runs that prove nothing, too.
     let alarms = runs.iter().filter(|run| run.outcome(DEFAULT) == Outcome::FalseAlarm).count();
     println!(
@@ -233,15 +291,9 @@ fn report(evaluation: &Evaluation) -> anyhow::Result<()> {
         count.missed,
         count.hung
     );
-    for why in &evaluation.broken {
-        eprintln!("can't be judged: {why}");
-    }
-    if alarms + count.missed + evaluation.broken.len() > 0 {
-        bail!(
-            "{alarms} false alarms, {} missed hangs, {} recordings that can't be judged",
-            count.missed,
-            evaluation.broken.len()
-        );
+    let broke_off = evaluation.broke_off.len().max(failed);
+    if alarms + count.missed + broke_off > 0 {
+        bail!("{alarms} false alarms, {} missed hangs, {broke_off} runs that broke off", count.missed);
     }
     Ok(())
 }
@@ -249,6 +301,24 @@ fn report(evaluation: &Evaluation) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_written_when_a_recording_could_not_be_judged() {
+        let folders = [PathBuf::from("/records")];
+        let broken = Evaluation { broken: vec!["x.mgtrace: cut".to_owned()], ..Evaluation::default() };
+        let why = may_be_written(&broken, &folders).unwrap_err().to_string();
+        assert!(why.contains("nothing is written"), "{why}");
+        let nothing = may_be_written(&Evaluation::default(), &folders).unwrap_err().to_string();
+        assert!(nothing.contains("/records"), "{nothing}");
+    }
+
+    #[test]
+    fn a_run_that_broke_off_fails_the_matrix() {
+        let broke_off = Evaluation { broke_off: vec!["x: silent".to_owned()], ..Evaluation::default() };
+        assert!(report(&broke_off, 0).unwrap_err().to_string().contains("1 runs that broke off"));
+        assert!(report(&Evaluation::default(), 2).unwrap_err().to_string().contains("2 runs that broke off"));
+        report(&Evaluation::default(), 0).unwrap();
+    }
 
     #[test]
     fn releases_belong_to_lines() {

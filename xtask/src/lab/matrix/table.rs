@@ -1,18 +1,23 @@
 //! The results as tables of Markdown.
 
+mod rules;
+
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use memguard_lab::scenario::{Half, Kind};
 
+pub(super) use self::rules::summary;
 use super::{
-    count::{Count, HALVES, in_half, median},
+    Evaluation,
+    count::{Count, median},
     evaluate::{Class, Evaluated, Outcome},
     replay::{BASELINES, DEFAULT, VARIANTS},
 };
 use crate::lab::judge::course::{Course, HANG_S};
 
 /// All tables.
-pub(super) fn all(runs: &[Evaluated], left_out: &[String]) -> String {
+pub(super) fn all(evaluation: &Evaluation) -> String {
+    let runs = &evaluation.runs;
     let mut text = "<!-- Written by `cargo xtask lab matrix`: do not edit here. -->\n".to_owned();
     let scenarios = |kinds: &[Kind]| {
         let names: std::collections::BTreeSet<_> =
@@ -21,16 +26,15 @@ pub(super) fn all(runs: &[Evaluated], left_out: &[String]) -> String {
     };
     let _ = writeln!(
         text,
-        "\n{} runs of {} livelocks and {} healthy scenarios.\n",
+        "\n{} runs of {} livelocks and {} healthy scenarios: {}.\n\n{}\n",
         runs.len(),
         scenarios(&[Kind::Livelock]),
-        scenarios(&[Kind::Healthy, Kind::Oom])
+        scenarios(&[Kind::Healthy, Kind::Oom]),
+        classes(runs),
+        builds(evaluation)
     );
     text.push_str(&kernels(runs));
-    let _ = writeln!(text, "\n### By rule\n");
-    text.push_str(&rules(runs, &by_rule()));
-    let _ = writeln!(text, "\n### memguard with less to go by\n");
-    text.push_str(&rules(runs, &VARIANTS[3..].iter().map(|v| (v.name, v.told.to_owned())).collect::<Vec<_>>()));
+    text.push_str(&rules::all(runs));
     let _ = writeln!(text, "\n### What should hang\n");
     text.push_str(&livelocks(runs));
     let _ = writeln!(text, "\n### What should be left alone\n");
@@ -40,13 +44,50 @@ pub(super) fn all(runs: &[Evaluated], left_out: &[String]) -> String {
         let _ = writeln!(text, "\n### Runs that prove nothing, or did other than their name says\n");
         text.push_str(&contraries(&contrary));
     }
-    if !left_out.is_empty() {
-        let _ = writeln!(text, "\nLeft out:\n");
-        for why in left_out {
-            let _ = writeln!(text, "- {why}");
+    for (told, list) in [
+        ("Broke off, so that nobody knows what they would have shown", &evaluation.broke_off),
+        ("Left out", &evaluation.left_out),
+    ] {
+        if !list.is_empty() {
+            let _ = writeln!(text, "\n{told}:\n");
+        }
+        for why in list {
+            let _ = writeln!(text, "- {}", why.lines().next().unwrap_or_default());
         }
     }
     text
+}
+
+/// How many runs were what.
+fn classes(runs: &[Evaluated]) -> String {
+    let of = |class: Class| runs.iter().filter(|run| run.class == class).count();
+    let named = [
+        (Class::Hung, "hung and had to be seen"),
+        (Class::HungBriefly, "hung too briefly for that"),
+        (Class::Works, "worked at their limit"),
+        (Class::KernelActed, "were ended by the kernel's OOM killer soon after it"),
+        (Class::Contrary, "hung though they should not"),
+        (Class::Unproven, "prove nothing"),
+    ];
+    let told = named.iter().filter(|(class, _)| of(*class) > 0).map(|(class, told)| format!("{} {told}", of(*class)));
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// Which memguard recorded how many of them, and which judged.
+fn builds(evaluation: &Evaluation) -> String {
+    let mut counts: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+    for run in &evaluation.runs {
+        *counts.entry(run.build.as_deref()).or_default() += 1;
+    }
+    let told = counts.iter().rev().map(|(build, count)| match build {
+        Some(build) => format!("`{build}` {count}"),
+        None => format!("{count} from before that was noted"),
+    });
+    format!(
+        "Builds of memguard, by the beginning of their sha256. Recorded: {}. Judged all of them: `{}`.",
+        told.collect::<Vec<_>>().join(", "),
+        evaluation.judge
+    )
 }
 
 /// How often what was run on each kernel.
@@ -81,53 +122,8 @@ fn version(kernel: &str) -> Version<'_> {
 }
 
 fn is_contrary(run: &Evaluated) -> bool {
-    matches!(run.class, Class::Contrary | Class::Unproven) || (run.kind == Kind::Livelock && run.class == Class::Works)
-}
-
-fn by_rule() -> Vec<(&'static str, String)> {
-    let ours = VARIANTS[..3].iter().map(|variant| (variant.name, format!("**memguard**, {}", variant.told)));
-    let others = BASELINES.iter().map(|(name, told)| (*name, (*told).to_owned()));
-    ours.chain(others).collect()
-}
-
-fn rules(runs: &[Evaluated], rules: &[(&str, String)]) -> String {
-    let mut text =
-        "| judged by | false alarms: tuning | held-out | all | missed hangs: tuning | held-out | all | onset to \
-                    verdict: median | worst |\n|---|---|---|---|---|---|---|---|---|\n"
-            .to_owned();
-    for (rule, told) in rules {
-        let counts = HALVES.map(|half| Count::of(in_half(runs, half), rule));
-        let mut cells: Vec<String> = counts.iter().map(Count::alarms).collect();
-        cells.extend(counts.iter().map(|count| format!("{} of {}", count.missed, count.hung)));
-        cells.extend([seconds(counts[2].median()), seconds(counts[2].worst())]);
-        let _ = writeln!(text, "| {told} | {} |", cells.join(" | "));
-    }
-    text
-}
-
-/// For a terminal.
-pub(super) fn summary(runs: &[Evaluated]) -> String {
-    let mut text = String::new();
-    let mut rows = by_rule();
-    rows.extend(VARIANTS[3..].iter().map(|variant| (variant.name, variant.told.to_owned())));
-    let _ = writeln!(
-        text,
-        "{:16} {:>24} {:>24} {:>9} {:>8}",
-        "rule", "false alarms (tun+held)", "missed hangs (tun+held)", "median", "worst"
-    );
-    for (rule, _) in rows {
-        let [tuning, held_out, all] = HALVES.map(|half| Count::of(in_half(runs, half), rule));
-        let sum = |count: &Count| count.false_alarms + count.beside;
-        let alarms = format!("{}+{} of {}", sum(&tuning), sum(&held_out), all.works);
-        let missed = format!("{}+{} of {}", tuning.missed, held_out.missed, all.hung);
-        let _ = writeln!(
-            text,
-            "{rule:16} {alarms:>24} {missed:>24} {:>9} {:>8}",
-            seconds(all.median()),
-            seconds(all.worst())
-        );
-    }
-    text
+    let did_not_hang = matches!(run.class, Class::Works | Class::KernelActed);
+    matches!(run.class, Class::Contrary | Class::Unproven) || (run.kind == Kind::Livelock && did_not_hang)
 }
 
 /// Runs of one scenario on one kernel.
@@ -153,11 +149,11 @@ fn livelocks(runs: &[Evaluated]) -> String {
                     median | worst | others that saw it in all runs |\n|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for ((half, scenario, kernel), runs) in groups(runs, &[Kind::Livelock]) {
-        let count = Count::of(runs.iter().copied(), DEFAULT);
+        let count = Count::of(runs.iter().copied(), DEFAULT, 0.0);
         let caught = runs.iter().filter(|run| run.outcome(DEFAULT) == Outcome::Caught).count();
         let hung = runs.iter().filter(|run| matches!(run.class, Class::Hung | Class::HungBriefly)).count();
         let all_caught = |rule: &str| runs.iter().all(|run| run.outcome(rule) == Outcome::Caught);
-        let others: Vec<&str> = BASELINES.iter().map(|(name, _)| *name).filter(|name| all_caught(name)).collect();
+        let others: Vec<&str> = BASELINES.iter().map(|rule| rule.name).filter(|name| all_caught(name)).collect();
         let mut verdict = format!("{caught} of {hung}");
         if count.missed > 0 {
             let _ = write!(verdict, ", **{} missed**", count.missed);
@@ -195,7 +191,7 @@ fn healthy(runs: &[Evaluated]) -> String {
         for variant in &VARIANTS[1..3] {
             others.push((variant.told, alarms(variant.name)));
         }
-        others.extend(BASELINES.iter().map(|(name, _)| (*name, alarms(name))));
+        others.extend(BASELINES.iter().map(|rule| (rule.name, alarms(rule.name))));
         let others: Vec<String> =
             others.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} ({count})")).collect();
         let _ = writeln!(
@@ -214,7 +210,7 @@ fn contraries(runs: &[&Evaluated]) -> String {
     let mut text = "| scenario | kernel | what happened | memguard |\n|---|---|---|---|\n".to_owned();
     for run in runs {
         let ours = match run.outcome(DEFAULT) {
-            Outcome::Silent | Outcome::TooShort | Outcome::Missed => "no verdict",
+            Outcome::Silent | Outcome::Missed => "no verdict",
             Outcome::Caught => "a verdict in the hang",
             Outcome::OnSlowWork => "a verdict on slow work",
             Outcome::FalseAlarm => "**a verdict on work that goes on**",
@@ -257,8 +253,11 @@ fn worked(courses: &[&Course]) -> String {
         let worst = worst.map(|worst| format!(" (worst {HANG_S:.0} s: {:.0} %)", worst * 100.0)).unwrap_or_default();
         parts.push(format!("works at {share:.0} %{worst}"));
     }
-    if courses.iter().any(|course| course.oom_kill.is_some()) {
-        parts.push("OOM-killed".to_owned());
+    let after = |course: &&Course| Some((course.oom_kill?, course.at_limit));
+    match courses.iter().find_map(after) {
+        Some((kill, Some(limit))) => parts.push(format!("OOM-killed {:.1} s after its limit", kill - limit)),
+        Some((_, None)) => parts.push("OOM-killed".to_owned()),
+        None => {}
     }
     if courses.iter().all(|course| course.at_limit.is_none()) {
         parts.push("never at its limit".to_owned());
@@ -284,77 +283,4 @@ fn seconds(value: Option<f64>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lab::{judge::course::Hang, matrix::evaluate::Judged};
-
-    fn run(scenario: &str, kind: Kind, half: Half, class: Class, rules: &[(&str, Outcome, Option<f64>)]) -> Evaluated {
-        let hang = Hang { onset: 33.0, end: 97.0, share: 0.012, lasts: true };
-        let course = Course {
-            container: "a/b".to_owned(),
-            at_limit: Some(32.0),
-            hangs: if matches!(class, Class::Hung | Class::Contrary) { vec![hang] } else { Vec::new() },
-            share: Some(0.93),
-            worst: Some(0.71),
-            ..Course::default()
-        };
-        let judged = |outcome, verdict_s| Judged { outcome, suspect_s: Some(4.0), verdict_s, cgroup: None };
-        Evaluated {
-            scenario: scenario.to_owned(),
-            kernel: "6.12".to_owned(),
-            release: "6.12.73".to_owned(),
-            kind,
-            half,
-            class,
-            file: String::new(),
-            courses: vec![course],
-            rules: rules.iter().map(|(rule, outcome, s)| ((*rule).to_owned(), judged(*outcome, *s))).collect(),
-            recording: std::path::PathBuf::new(),
-        }
-    }
-
-    fn some() -> Vec<Evaluated> {
-        let caught = |s| (DEFAULT, Outcome::Caught, Some(s));
-        let alarm = ("oomd", Outcome::FalseAlarm, None);
-        vec![
-            run(
-                "lock",
-                Kind::Livelock,
-                Half::Tuning,
-                Class::Hung,
-                &[caught(12.0), ("oomd", Outcome::Caught, Some(17.0))],
-            ),
-            run("lock", Kind::Livelock, Half::Tuning, Class::Hung, &[caught(19.0), ("oomd", Outcome::Missed, None)]),
-            run("held", Kind::Livelock, Half::HeldOut, Class::Hung, &[(DEFAULT, Outcome::Missed, None)]),
-            run("lame", Kind::Livelock, Half::HeldOut, Class::Works, &[]),
-            run("scan", Kind::Healthy, Half::HeldOut, Class::Works, &[alarm]),
-            run("odd", Kind::Healthy, Half::Tuning, Class::Contrary, &[alarm]),
-        ]
-    }
-
-    #[test]
-    fn each_run_is_counted_once_and_by_what_it_did() {
-        let text = all(&some(), &["x.jsonl: it broke off".to_owned()]);
-        for row in [
-            "| 6.12 | 5 | 6 | 0 | 1 | 4 |",
-            "| **memguard**, default profile | 0 of 0 | 0 of 2 | 0 of 2 | 0 of 2 | 1 of 1 | 1 of 3 | 15.5 s | 19.0 s |",
-            "| oomd's documented rule: memory full over 5 % for 15 s | 0 of 0 | 1 of 2 | 1 of 2 | 1 of 2 | 0 of 1 | 1 of 3 |",
-            "| lock | 6.12 | tuning | 2 | hung 64 s and more at 1.2 % | 2 of 2 | 4.0 s | 15.5 s | 19.0 s |  |",
-            "| held | 6.12 | held-out | 1 | hung 64 s and more at 1.2 % | 0 of 1, **1 missed** | - | - | - |  |",
-            "| scan | 6.12 | held-out | 1 | works at 93 % (worst 30 s: 71 %) | silent | oomd (1) |",
-            "| odd (healthy) | 6.12 | hung 64 s and more, at 1.2 % of its work | no verdict |",
-            "| lame (livelock) | 6.12 | works at 93 % (71 % in its worst 30 s) | no verdict |",
-            "- x.jsonl: it broke off",
-        ] {
-            assert!(text.contains(row), "no {row} in\n{text}");
-        }
-        assert!(summary(&some()).contains("0+1 of 3"), "{}", summary(&some()));
-    }
-
-    #[test]
-    fn kernels_are_in_the_order_of_their_numbers() {
-        let mut kernels = ["7", "6.12, no tracer", "6.18", "6.12", "6.1"];
-        kernels.sort_by_key(|kernel| version(kernel));
-        assert_eq!(kernels, ["6.1", "6.12", "6.12, no tracer", "6.18", "7"]);
-    }
-}
+mod tests;

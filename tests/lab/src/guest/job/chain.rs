@@ -51,7 +51,7 @@ pub(in crate::guest) fn chain(port: &Port, scenario: &Scenario, rounds: &[Round]
     machine::loopback()?;
     let binary = machine::install("/memguard", "usr/bin/memguard")?;
     for round in rounds {
-        port.send(Record::Round { round: round.clone() });
+        port.send(Record::Round { round: round.clone(), with: None });
         if let Err(error) = play(port, scenario, &binary, round, app_key) {
             // The next one begins with nothing of this one.
             port.send(Record::Output { workload: ROUND.to_owned(), line: format!("{error:#}") });

@@ -65,7 +65,7 @@ impl Made {
     }
 
     fn judged(&self) -> Judged {
-        let mut records = vec![(1.0, Record::Round { round: self.round.clone() })];
+        let mut records = vec![(1.0, Record::Round { round: self.round.clone(), with: None })];
         records.extend(self.log.iter().map(|entry| (20.1, Record::Log { line: entry.to_string() })));
         if let Some(dead) = self.dead {
             records.push((dead, Record::Dead { container: "runner/runner".to_owned() }));

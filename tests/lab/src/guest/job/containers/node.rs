@@ -39,7 +39,7 @@ const SERVICE: &str = "/sys/fs/cgroup/system.slice/containerd.service";
 const FOLDER: &str = "/run/containers";
 pub(super) const KUBECONFIG: &str = "kubeconfig";
 /// As the kubelet asks it to end.
-const GRACE_S: &str = "15";
+const GRACE_S: &str = "30";
 
 const CONFIG: &str = r#"version = 2
 root = "/var/lib/containerd"
