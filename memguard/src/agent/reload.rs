@@ -14,6 +14,7 @@ use crate::{
     engine::{Engine, Settings, State},
     remote::{Outward, Remote},
     respond::{Actions, Policy},
+    telemetry::with_causes,
 };
 
 /// How often the file is looked at: a `ConfigMap` of Kubernetes changes without anybody sending a signal.
@@ -143,7 +144,7 @@ impl<A: Actions> Agent<A> {
             }
             Err(error) => {
                 self.metrics.reloaded(false);
-                tracing::error!("the configuration of before stays in force: {error:#}");
+                tracing::error!("the configuration of before stays in force: {}", with_causes(&error));
             }
         }
     }

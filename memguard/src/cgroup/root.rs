@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::telemetry::shown;
+
 /// `CGROUP2_SUPER_MAGIC` of include/uapi/linux/magic.h.
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
@@ -15,6 +17,8 @@ pub struct CgroupRoot {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct RootFacts {
+    /// Any name that Unix allows, which JSON does not.
+    #[serde(serialize_with = "as_shown")]
     pub path: PathBuf,
     /// Whether this is cgroup v2 at all.
     pub v2: bool,
@@ -25,6 +29,10 @@ pub struct RootFacts {
     pub kill: bool,
     /// Whether PSI is there for cgroups.
     pub pressure: bool,
+}
+
+fn as_shown<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(path))
 }
 
 impl CgroupRoot {
@@ -95,6 +103,8 @@ impl RootFacts {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     #[test]
@@ -107,5 +117,8 @@ mod tests {
         assert!(facts.obstacle().unwrap().contains("not cgroup v2"));
         assert!(RootFacts { v2: true, ..facts.clone() }.obstacle().unwrap().contains("no memory controller"));
         assert_eq!(RootFacts { v2: true, memory: true, ..facts }.obstacle(), None);
+        let odd = std::ffi::OsStr::from_bytes(b"/nowhere\xff");
+        let facts = serde_json::to_value(CgroupRoot::new(odd).facts()).unwrap();
+        assert_eq!(facts["path"], "/nowhere\u{fffd}", "it is told all the same");
     }
 }

@@ -3,12 +3,13 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
-use serde_json::json;
+use serde::Serialize;
 
 use super::output::{Output, OutputArgs};
 use crate::{
     config::{self, ConfigError, Configuration},
     engine::{Profile, Settings},
+    telemetry::shown,
 };
 
 #[derive(Debug, clap::Args)]
@@ -45,6 +46,14 @@ enum Command {
     },
 }
 
+/// What is made of a file.
+#[derive(Serialize)]
+struct Checked {
+    file: String,
+    mistakes: Vec<String>,
+    in_force: Option<serde_json::Value>,
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Show { profile, output } => {
@@ -61,7 +70,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 (Output::Text, read) => super::print(&config::written(&read?))?,
                 (Output::Json, Ok(configuration)) => {
                     let in_force = members(&config::written(&configuration))?;
-                    super::print(&pretty(&json!({ "file": file, "mistakes": [], "in_force": in_force }))?)?;
+                    let checked = Checked { file: shown(file), mistakes: Vec::new(), in_force: Some(in_force) };
+                    super::print(&pretty(&checked)?)?;
                 }
                 (Output::Json, Err(error)) => {
                     let mistakes = match error {
@@ -69,7 +79,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                         ConfigError::Read { source, .. } => vec![format!("can't be read: {source}")],
                         ConfigError::Syntax { what, .. } => vec![format!("is no TOML: {what}")],
                     };
-                    super::print(&pretty(&json!({ "file": file, "mistakes": mistakes, "in_force": null }))?)?;
+                    super::print(&pretty(&Checked { file: shown(file), mistakes, in_force: None })?)?;
                     return Ok(ExitCode::FAILURE);
                 }
             }
@@ -82,7 +92,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn pretty(value: &impl serde::Serialize) -> anyhow::Result<String> {
+fn pretty(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 

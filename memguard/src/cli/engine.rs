@@ -50,6 +50,7 @@ impl EngineArgs {
         settings.window = self.window.unwrap_or(settings.window);
         settings.hold = self.hold.unwrap_or(settings.hold);
         match settings.contradiction() {
+            Some(what) if self.config.is_none() => Err(super::WrongUsage(what).into()),
             Some(what) => Err(anyhow::anyhow!(what)),
             None => Ok(configuration),
         }

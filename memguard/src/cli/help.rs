@@ -30,7 +30,8 @@ pub struct Exit {
 }
 
 /// Of every command.
-pub const WRONG_USAGE: Exit = Exit { status: 2, when: "wrong usage: an option or a value that there is not" };
+pub const WRONG_USAGE: Exit =
+    Exit { status: 2, when: "wrong usage: an option or a value that there is not, or some that do not go together" };
 
 const fn example(line: &'static str, does: &'static str) -> Example {
     Example { line, does }
@@ -99,8 +100,8 @@ pub const LESSONS: &[Lesson] = &[
         ],
         exits: &[
             exit(0, "the recordings were judged"),
-            exit(1, "a file can't be read, or is no recording"),
-            exit(3, "the engine decides otherwise now than when the recording was made"),
+            exit(1, "a file can't be read, is no recording, or has no samples; the others are judged all the same"),
+            exit(3, "the engine decides otherwise now than then: another state or verdict, not only other figures"),
         ],
     },
     Lesson {
@@ -129,8 +130,8 @@ pub const LESSONS: &[Lesson] = &[
             exit(0, "told, be it that there are none"),
             exit(
                 1,
-                "there is no such incident; or the journal can't be read, or its disk does not answer within five \
-                 seconds: then what the run folder has is told all the same",
+                "there is no such incident; or the folder that --state-dir names is not there, the journal can't be read, \
+                 or its disk does not answer within five seconds: then what the run folder has is told all the same",
             ),
         ],
     },
@@ -226,7 +227,7 @@ pub const LESSONS: &[Lesson] = &[
             example("memguard man replay", "One page, to standard output."),
             example("memguard man --out /usr/local/share/man/man8", "All pages, into a folder."),
         ],
-        exits: &[exit(0, "written"), exit(1, "there is no such command, or the folder can't be written to")],
+        exits: &[exit(0, "written"), exit(1, "there is no such command, or the folder can't be made or written to")],
     },
 ];
 

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     journal::{Copies, Incident, Stage, latest},
     respond::Ended,
-    telemetry::escaped,
+    telemetry::{escaped, shown},
 };
 
 pub(super) const RUN_DIR: &str = "/run/memguard";
@@ -59,10 +59,16 @@ enum Command {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (incidents, trouble) = gather(&args.run_dir, stored::read(&args.state_dir));
+    if let Some(trouble @ Trouble::Forbidden { .. }) = trouble {
+        bail!("{trouble}");
+    }
     if let Some(trouble) = &trouble {
         super::complain(format!("{trouble}; what is told is from the run folder alone"));
     }
     let text = match (&args.command, args.output) {
+        (None | Some(Command::List), Output::Text) if incidents.is_empty() => {
+            format!("no incidents in {} or {}\n", shown(&args.run_dir), shown(&args.state_dir))
+        }
         (None | Some(Command::List), Output::Text) => list(&incidents),
         (None | Some(Command::List), Output::Json) => serde_json::to_string_pretty(&incidents)? + "\n",
         (Some(Command::Show { id }), output) => {
@@ -94,9 +100,6 @@ pub(super) fn time(seconds: u64) -> String {
 }
 
 fn list(incidents: &[Incident]) -> String {
-    if incidents.is_empty() {
-        return "no incidents\n".to_owned();
-    }
     let mut text = String::new();
     for incident in incidents {
         let _ = writeln!(
@@ -190,7 +193,6 @@ pub(super) mod tests {
 
     #[test]
     fn a_line_each_in_which_names_cannot_break_out() {
-        assert_eq!(list(&[]), "no incidents\n");
         let list = |incidents: &[Incident]| anstream::adapter::strip_str(&list(incidents)).to_string();
         assert_eq!(
             list(&[incident()]),

@@ -12,7 +12,7 @@ use clap::Command;
 use clap_mangen::Man;
 
 use super::help::{self, Example, Exit};
-use crate::telemetry::escaped;
+use crate::telemetry::{escaped, shown};
 
 /// Programs for who administers a machine.
 const SECTION: &str = "8";
@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// Whose page, as `config check`; memguard's own without it.
     command: Vec<String>,
 
-    /// Write the pages of all commands into this folder, which has to be there.
+    /// Write the pages of all commands into this folder. It is made if it is not there.
     #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
     out: Option<PathBuf>,
 }
@@ -32,6 +32,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Only then does each know its full name.
     whole.build();
     if let Some(folder) = &args.out {
+        fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", shown(folder)))?;
         write_all(&whole, "", folder)?;
     } else {
         let mut command = &whole;
@@ -103,9 +104,11 @@ mod tests {
     #[test]
     fn there_is_a_page_for_each_command_that_is_shown() {
         let dir = tempfile::tempdir().unwrap();
-        run(&args(&[], Some(dir.path()))).unwrap();
+        // As on a machine that had no such pages.
+        let folder = dir.path().join("share/man/man8");
+        run(&args(&[], Some(&folder))).unwrap();
         let mut found: Vec<_> =
-            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         found.sort();
         let mut expected: Vec<_> = help::LESSONS
             .iter()
@@ -113,13 +116,15 @@ mod tests {
             .collect();
         expected.sort();
         assert_eq!(found, expected);
-        let page = fs::read_to_string(dir.path().join("memguard-config-check.8")).unwrap();
+        let page = fs::read_to_string(folder.join("memguard-config-check.8")).unwrap();
         for part in
             [".TH memguard-config-check 8", "memguard config check", ".SH \"EXIT STATUS\"", "it has no mistakes"]
         {
             assert!(page.contains(part), "{part}: {page}");
         }
-        assert!(run(&args(&[], Some(&dir.path().join("nowhere")))).unwrap_err().to_string().contains("nowhere"));
+        let below_a_file = folder.join("memguard.8/man8");
+        let error = run(&args(&[], Some(&below_a_file))).unwrap_err().to_string();
+        assert!(error.contains("memguard.8/man8"), "{error}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use self::help::{Example, Exit, LESSONS, Lesson, WRONG_USAGE, exit_statuses};
 use self::paint::Tone;
+use crate::telemetry::with_causes;
 
 /// Finds containers that hang in memory reclaim instead of running out of memory, and ends them.
 ///
@@ -54,7 +55,8 @@ enum Command {
     /// Judge recordings again, by the engine and by other people's rules.
     ///
     /// Without `--config`, `--profile`, `--window` and `--hold` the engine is set as when the recording was made, and it is
-    /// told whether it still decides the same. With one of them it is told what would have been decided.
+    /// told whether it still decides the same: the same state and verdict for each sample. With one of them it is told what
+    /// would have been decided.
     Replay(replay::Args),
     /// Watch what memguard sees, live or from a recording.
     ///
@@ -106,10 +108,15 @@ pub fn main() -> ExitCode {
         },
     };
     result.unwrap_or_else(|error| {
-        complain(format!("{error:#}"));
-        ExitCode::FAILURE
+        complain(with_causes(&error));
+        if error.is::<WrongUsage>() { ExitCode::from(WRONG_USAGE.status) } else { ExitCode::FAILURE }
     })
 }
+
+/// Arguments that do not go together, where clap can't tell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} (`--help` tells more)")]
+struct WrongUsage(String);
 
 fn run_command(command: Command) -> anyhow::Result<ExitCode> {
     match command {

@@ -65,6 +65,17 @@ impl ReachArgs {
     pub(super) async fn look(&self, configured: &Configuration, findings: &mut Vec<Finding>) {
         let kubernetes = self.look_at_kubernetes(configured, findings).await;
         let Some(GitHubSettings { connection, .. }) = &configured.github else { return };
+        if !self.on() {
+            // `run` starts all the same, and looks at no credentials.
+            findings.push(Finding::of(
+                "github",
+                Grade::Lesser,
+                NO_EFFECT,
+                NOT_ASKED,
+                "--kubernetes on, or --kubeconfig",
+            ));
+            return;
+        }
         let looked = match (&connection.source, kubernetes) {
             (Source::Arc, Some((client, node))) => remote::look_at_arc_secrets(&client, &node, connection).await,
             (Source::Arc, None) => {
@@ -127,7 +138,7 @@ impl ReachArgs {
     /// Says if the file asks for what can't be without Kubernetes.
     pub(super) fn complain(&self, outward: &Outward) {
         if outward.github.is_some() && !self.on() {
-            tracing::warn!("[github] has no effect without Kubernetes: only a runner's object says which run is whose");
+            tracing::warn!("{NO_EFFECT}");
         }
     }
 
@@ -147,4 +158,5 @@ impl ReachArgs {
     }
 }
 
+const NO_EFFECT: &str = "[github] has no effect without Kubernetes: only a runner's object says which run is whose";
 const NOT_ASKED: &str = "runs of killed jobs are not cancelled, and nobody is told";

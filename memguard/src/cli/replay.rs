@@ -6,18 +6,20 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use clap::{ValueEnum, builder::PossibleValue};
 use serde::Serialize;
 
 use super::{
+    WrongUsage,
     engine::EngineArgs,
     output::{Output, OutputArgs, tell},
     paint::Tone,
 };
 use crate::{
     engine::{State, baselines::Baseline},
-    telemetry::escaped,
-    trace::{self, Damage, Judge, Moment, Replay, Start, Without},
+    telemetry::{escaped, shown, with_causes},
+    trace::{self, Damage, Judge, Moment, Recording, Replay, Start, Without},
 };
 
 #[derive(Debug, clap::Args)]
@@ -26,10 +28,9 @@ pub(super) struct Args {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Who judges: `memguard`, one of the other people's rules that it is compared with (`report-trigger`,
-    /// `psi-full-10`, `systemd-oomd`, `oomd-workload`, `wait-for-oom`), or `all`. May be given again.
-    #[arg(long, value_name = "NAME", default_value = "memguard")]
-    rule: Vec<String>,
+    /// Who judges. May be given again.
+    #[arg(long, value_enum, value_name = "NAME", default_value = "memguard")]
+    rule: Vec<Rule>,
 
     /// Take a source of signals away, as on a machine that does not have it. May be given again.
     #[arg(long, value_enum)]
@@ -47,6 +48,40 @@ pub(super) struct Args {
     plot: Option<PathBuf>,
 }
 
+/// Who can be asked to judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    Ours,
+    Other(Baseline),
+    All,
+}
+
+/// Ours first, and all of them at last.
+const RULES: [Rule; Baseline::ALL.len() + 2] = {
+    let mut rules = [Rule::All; Baseline::ALL.len() + 2];
+    rules[0] = Rule::Ours;
+    let mut other = 0;
+    while other < Baseline::ALL.len() {
+        rules[other + 1] = Rule::Other(Baseline::ALL[other]);
+        other += 1;
+    }
+    rules
+};
+
+impl ValueEnum for Rule {
+    fn value_variants<'a>() -> &'a [Self] {
+        &RULES
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Ours => PossibleValue::new("memguard").help("The engine"),
+            Self::Other(rule) => PossibleValue::new(rule.name()).help(rule.summary()),
+            Self::All => PossibleValue::new("all").help("Each of these"),
+        })
+    }
+}
+
 #[derive(Serialize)]
 struct Report<'a> {
     file: String,
@@ -56,14 +91,22 @@ struct Report<'a> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let judges = args.judges()?;
     if args.plot.is_some() && args.files.len() != 1 {
-        bail!("--plot draws one recording, and {} were named", args.files.len());
+        let what = format!("--plot draws one recording, and {} were named", args.files.len());
+        return Err(WrongUsage(what).into());
     }
-    let mut different = false;
+    let judges = args.judges()?;
+    let (mut different, mut unusable) = (false, false);
     for path in &args.files {
-        let recording = trace::read(path)?;
-        let replay = trace::replay(&recording.entries, &judges, &args.without);
+        let (recording, replay) = match judge(path, &judges, &args.without) {
+            Ok(both) => both,
+            // The others can be judged all the same.
+            Err(error) => {
+                super::complain(error);
+                unusable = true;
+                continue;
+            }
+        };
         different |= replay.different.is_some_and(|count| count > 0);
         let file = escaped(&path.to_string_lossy());
         let mut text = String::new();
@@ -80,7 +123,25 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             args.draw(&recording.entries, path, out)?;
         }
     }
-    Ok(if different { ExitCode::from(3) } else { ExitCode::SUCCESS })
+    Ok(match (unusable, different) {
+        (true, _) => ExitCode::FAILURE,
+        (false, true) => ExitCode::from(3),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+/// A recording and what the judges made of it; or, in a sentence, why there is nothing to judge.
+fn judge(path: &Path, judges: &[Judge], without: &[Without]) -> Result<(Recording, Replay), String> {
+    let recording = trace::read(path).map_err(|error| with_causes(&error.into()))?;
+    let replay = trace::replay(&recording.entries, judges, without);
+    if replay.samples > 0 {
+        return Ok((recording, replay));
+    }
+    let path = shown(path);
+    Err(match &recording.damage {
+        Some(damage) => format!("{path} is {damage}, and there is no sample before: nothing can be judged"),
+        None => format!("{path} has no samples, so there is nothing to judge: no cgroup was at its limit meanwhile"),
+    })
 }
 
 impl Args {
@@ -105,14 +166,14 @@ impl Args {
     fn judges(&self) -> anyhow::Result<Vec<Judge>> {
         let ours = if self.engine.any() { Judge::Engine(Box::new(self.engine.settings()?)) } else { Judge::Recorded };
         let mut judges = Vec::new();
-        for name in &self.rule {
-            match name.as_str() {
-                "memguard" => judges.push(ours.clone()),
-                "all" => {
+        for rule in &self.rule {
+            match rule {
+                Rule::Ours => judges.push(ours.clone()),
+                Rule::Other(rule) => judges.push(Judge::Baseline(*rule)),
+                Rule::All => {
                     judges.push(ours.clone());
                     judges.extend(Baseline::ALL.map(Judge::Baseline));
                 }
-                name => judges.push(Judge::Baseline(name.parse().map_err(anyhow::Error::msg)?)),
             }
         }
         let mut once: Vec<Judge> = Vec::new();
@@ -138,13 +199,24 @@ fn print(out: &mut String, file: &str, replay: &Replay, damage: Option<&Damage>)
     if replay.lost > 0 {
         writeln!(out, "  {} entries were lost when it was made", replay.lost)?;
     }
-    match replay.different {
-        Some(0) => writeln!(out, "  {}", Tone::Good.paint("the engine decides as it did then, to the last bit"))?,
-        Some(count) => {
-            let otherwise = format_args!("THE ENGINE DECIDES OTHERWISE NOW in {count} samples");
+    match (replay.different, replay.other_figures) {
+        (Some(0), Some(0)) => {
+            writeln!(out, "  {}", Tone::Good.paint("the engine decides as it did then, to the last bit"))?;
+        }
+        (Some(0), other) => {
+            writeln!(out, "  {}", Tone::Good.paint("the engine decides as it did then: the same states and verdicts"))?;
+            let other = other.unwrap_or_default();
+            writeln!(
+                out,
+                "  (its figures or words differ in {other} samples: another version of memguard made the recording)"
+            )?;
+        }
+        (Some(count), _) => {
+            let otherwise =
+                format_args!("THE ENGINE DECIDES OTHERWISE NOW: another state or verdict in {count} samples");
             writeln!(out, "  {}", Tone::Bad.paint(otherwise))?;
         }
-        None => writeln!(out, "  run with other settings, rules or signals than it was recorded with")?,
+        (None, _) => writeln!(out, "  run with other settings, rules or signals than it was recorded with")?,
     }
     for rule in &replay.rules {
         if replay.rules.len() > 1 {
@@ -176,4 +248,18 @@ fn told(moment: &Moment) -> String {
         _ => Tone::Quiet,
     };
     format!("{}{why}", tone.paint(format_args!("{from} -> {to}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_can_be_asked_for() {
+        for rule in Baseline::ALL {
+            assert_eq!(Rule::from_str(rule.name(), false), Ok(Rule::Other(rule)));
+        }
+        let error = Rule::from_str("psi", false).unwrap_err();
+        assert!(error.contains("psi"), "{error}");
+    }
 }

@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{
+    WrongUsage,
     incidents::{RUN_DIR, STATE_DIR, gather, outcome},
     output,
     stored::{self, Trouble},
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     journal::Incident,
     report::{Entry, Record, html, text},
-    telemetry::escaped,
+    telemetry::{escaped, shown},
 };
 
 #[derive(Debug, clap::Args)]
@@ -108,6 +109,9 @@ fn answer(args: &Args, stored: Result<Vec<Incident>, Trouble>, reports: &impl Re
     if let Some(trouble @ Trouble::Disk { .. }) = trouble {
         anyhow::bail!("{trouble}, and reports are on it");
     }
+    if let Some(trouble @ (Trouble::Missing { .. } | Trouble::Forbidden { .. })) = trouble {
+        anyhow::bail!("{trouble}");
+    }
     if let Some(trouble) = trouble {
         super::complain(format!("{trouble}; what was done is told as far as it is known"));
     }
@@ -121,8 +125,12 @@ fn answer(args: &Args, stored: Result<Vec<Incident>, Trouble>, reports: &impl Re
                     serde_json::json!({ "incident": id, "decided_at": decided_at, "bytes": bytes, "what": find(id).map(Incident::outcome) })
                 }).collect::<Vec<_>>())? + "\n"
             }
+            Output::Text if entries.is_empty() => format!("no reports in {}\n", shown(&args.state_dir)),
             Output::Text => list(&entries, find),
-            Output::Html => anyhow::bail!("a page is made of one report: `memguard report latest --output html`"),
+            Output::Html => {
+                let what = "a page is made of one report: `memguard report latest --output html`".to_owned();
+                return Err(WrongUsage(what).into());
+            }
         };
         args.tell(&answer)?;
         return Ok(ExitCode::SUCCESS);
@@ -144,9 +152,6 @@ fn answer(args: &Args, stored: Result<Vec<Incident>, Trouble>, reports: &impl Re
 }
 
 fn list<'a>(entries: &[Entry], find: impl Fn(&str) -> Option<&'a Incident>) -> String {
-    if entries.is_empty() {
-        return "no reports\n".to_owned();
-    }
     let mut text = String::new();
     for entry in entries {
         let incident = find(&entry.id);
@@ -220,6 +225,5 @@ mod tests {
         let error = run(&args(dir.path(), Some("mg-1-1"))).unwrap_err().to_string();
         assert!(error.contains("no report mg-1-1"), "{error}");
         assert!(list(&store.list().unwrap(), |_| None).contains("mg-1764000000-7"));
-        assert_eq!(list(&[], |_| None), "no reports\n");
     }
 }

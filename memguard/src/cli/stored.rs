@@ -5,7 +5,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::Read as _,
+    io::{self, Read as _},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -16,9 +16,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use super::incidents::STATE_DIR;
 use crate::{
     journal::{Incident, StoreError, read_only},
     report::{Entry, Record, Store, parse},
+    telemetry::{shown, with_causes},
 };
 
 /// What the child is called with. None is a command of the command line: nobody is offered them.
@@ -29,6 +31,10 @@ const REPORT: &str = "read-report";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Exit status of the child where memguard has the journal open.
 const IN_USE: u8 = 4;
+/// The same where there is no such folder.
+const MISSING: u8 = 5;
+/// And where this user may not look into it.
+const FORBIDDEN: u8 = 6;
 
 /// That of a child that panicked, in a build in which panics do not abort.
 const PANICKED: i32 = 101;
@@ -44,6 +50,10 @@ pub(super) enum Trouble {
     Damaged { folder: PathBuf },
     #[error("the disk below {} did not answer within {} s", folder.display(), PATIENCE.as_secs())]
     Disk { folder: PathBuf },
+    #[error("there is no folder {}: no memguard had it as its --state-dir", shown(folder))]
+    Missing { folder: PathBuf },
+    #[error("{} is root's: run this as root", shown(folder))]
+    Forbidden { folder: PathBuf },
 }
 
 /// What the child is to tell of the state folder.
@@ -76,28 +86,58 @@ pub(super) fn tell(part: &Part<'_>) -> anyhow::Result<ExitCode> {
 
 fn tell_journal(state_dir: &Path) -> anyhow::Result<ExitCode> {
     match read_only(state_dir) {
+        Ok(incidents) if incidents.is_empty() && matches!(state_dir.try_exists(), Ok(false)) => {
+            Ok(ExitCode::from(MISSING))
+        }
         Ok(incidents) => {
             super::print(&serde_json::to_string(&incidents)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(StoreError::InUse { .. }) => Ok(ExitCode::from(IN_USE)),
+        Err(error) if is_forbidden(&error) => Ok(ExitCode::from(FORBIDDEN)),
         Err(error) => Err(error.into()),
     }
 }
 
 /// What the journal holds; nothing while memguard has it open, which keeps copies then.
 pub(super) fn read(state_dir: &Path) -> Result<Vec<Incident>, Trouble> {
-    let failed = |error: anyhow::Error| Trouble::Store(format!("{error:#}"));
+    let failed = |error: anyhow::Error| Trouble::Store(with_causes(&error));
     match ask(&[OsStr::new(JOURNAL), state_dir.as_os_str()]).map_err(failed)? {
         Some(Answer { code: Some(0), out, .. }) => {
             serde_json::from_slice(&out).context("the journal's reader did not answer in JSON").map_err(failed)
         }
         Some(Answer { code: Some(code), .. }) if code == i32::from(IN_USE) => Ok(Vec::new()),
+        Some(Answer { code: Some(code), .. }) if code == i32::from(MISSING) => missing(state_dir),
+        Some(Answer { code: Some(code), .. }) if code == i32::from(FORBIDDEN) => {
+            Err(Trouble::Forbidden { folder: state_dir.to_owned() })
+        }
         // It ended in the middle: redb trusts a store that was closed cleanly, and a disk may have damaged it since.
         Some(Answer { panicked: true, .. }) => Err(Trouble::Damaged { folder: state_dir.to_owned() }),
         Some(Answer { said, .. }) => Err(Trouble::Store(why(&said))),
         None => Err(Trouble::Disk { folder: state_dir.to_owned() }),
     }
+}
+
+/// Where memguard never was there is nothing to tell, and that is no error. A folder that somebody has named is one that
+/// should be there: a name with a mistake in it must not read as if all were well.
+fn missing(state_dir: &Path) -> Result<Vec<Incident>, Trouble> {
+    if state_dir == Path::new(STATE_DIR) {
+        Ok(Vec::new())
+    } else {
+        Err(Trouble::Missing { folder: state_dir.to_owned() })
+    }
+}
+
+fn is_forbidden(error: &StoreError) -> bool {
+    let kind = match error {
+        StoreError::Folder { source, .. } => source.kind(),
+        StoreError::Open { source, .. } => match &**source {
+            redb::Error::Io(source) => source.kind(),
+            _ => return false,
+        },
+        _ => return false,
+    };
+    kind == io::ErrorKind::PermissionDenied
 }
 
 /// The reports that are there, oldest first.
@@ -167,5 +207,28 @@ fn ask(arguments: &[&OsStr]) -> anyhow::Result<Option<Answer>> {
             let _ = child.kill();
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_is_an_error_where_somebody_named_it() {
+        assert!(matches!(missing(Path::new(STATE_DIR)), Ok(incidents) if incidents.is_empty()));
+        let error = missing(Path::new("/var/lib/memgaurd")).unwrap_err().to_string();
+        assert!(error.contains("/var/lib/memgaurd") && error.contains("--state-dir"), "{error}");
+    }
+
+    #[test]
+    fn what_belongs_to_root_is_told_from_what_is_broken() {
+        let (folder, file) = (PathBuf::from("/x"), PathBuf::from("/x/y"));
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let open = |error| StoreError::Open { file: file.clone(), source: Box::new(error) };
+        assert!(is_forbidden(&StoreError::Folder { folder, source: denied() }));
+        assert!(is_forbidden(&open(redb::Error::Io(denied()))));
+        assert!(!is_forbidden(&open(redb::Error::Corrupted("x".to_owned()))));
+        assert!(!is_forbidden(&open(redb::Error::Io(io::ErrorKind::NotFound.into()))));
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use super::engine::EngineArgs;
+use super::{WrongUsage, engine::EngineArgs};
 use crate::{
     status,
     telemetry::shown,
@@ -56,7 +56,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Source::Replay(Box::new(replay.with_context(|| format!("{} has no samples to show", shown(path)))?))
         }
         None if args.engine.any() => {
-            bail!("--config, --profile, --window and --hold are for --replay: the memguard that runs has its own")
+            let what = "--config, --profile, --window and --hold are for --replay: the memguard that runs has its own";
+            return Err(WrongUsage(what.to_owned()).into());
         }
         None => Source::Live(Live::start(&status::socket(&args.run_dir))?),
     };

@@ -27,7 +27,11 @@ mod policy;
 mod reference;
 mod setting;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
 
 use toml::{Table, Value};
 
@@ -39,11 +43,14 @@ pub use self::{
 };
 use crate::{engine::Settings, github::looks_secret, remote::without_tokens, respond::Policy};
 
+/// With every setting explained a configuration has some 20 KiB. A file or a device that is named by mistake has to end.
+const LARGEST: u64 = 1 << 20;
+
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("can't read the configuration {}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("can't read the configuration {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
     #[error("{} is no TOML: {what}", path.display())]
     Syntax { path: PathBuf, what: String },
     #[error("{} has {} mistake{}:\n  {}", path.display(), problems.len(), if problems.len() == 1 { "" } else { "s" }, problems.join("\n  "))]
@@ -62,13 +69,23 @@ pub struct Configuration {
 
 /// Reads a configuration. What the file does not say is as in [`Settings::profile`] and [`Policy::default`].
 pub fn read(path: &Path) -> Result<Configuration, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = text(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
         path: path.to_owned(),
         // It shows the line, and somebody may have written a token there.
         what: without_tokens(error.to_string().trim()),
     })?;
     configuration(&table).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
+}
+
+/// A file, or what comes out of a pipe (`memguard config check <(...)`), up to [`LARGEST`].
+fn text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!("it has more than {} MiB, and no configuration has", LARGEST >> 20)));
+    }
+    Ok(text)
 }
 
 /// Collects what is wrong.
@@ -225,6 +242,24 @@ mod tests {
         std::fs::write(&path, "[engine]\nhold_s = 0\n").unwrap();
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("1 mistake:") && error.contains("hold_s"), "{error}");
+    }
+
+    #[test]
+    fn a_device_and_a_file_that_is_too_large_are_refused_and_a_pipe_is_read() {
+        let error = read(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(error.contains("/dev/zero") && error.contains("1 MiB"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memguard.toml");
+        std::fs::write(&path, "#".repeat(1 << 20)).unwrap();
+        assert!(read(&path).is_ok());
+        std::fs::write(&path, "#".repeat((1 << 20) + 1)).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("1 MiB"));
+        let (reader, mut writer) = io::pipe().unwrap();
+        io::Write::write_all(&mut writer, b"[engine]\nhold_s = 20\n").unwrap();
+        drop(writer);
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&reader);
+        let read = read(Path::new(&format!("/proc/self/fd/{descriptor}"))).unwrap();
+        assert_eq!(read.engine.hold, Duration::from_secs(20));
     }
 
     #[test]

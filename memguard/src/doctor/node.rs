@@ -1,12 +1,17 @@
 //! Facts about this machine.
 
 use super::{Finding, Grade};
-use crate::kernel::{Facts, Level, Plan};
+use crate::kernel::{Facts, HookState, Level, Plan};
 
 /// What this machine offers. Pure.
 #[must_use]
 pub fn node(facts: &Facts, plan: &Plan, swap: Option<bool>) -> Vec<Finding> {
-    let mut findings = vec![cgroups(facts), kill(facts), kernel(facts), pages(facts), signals(plan), pressure(facts)];
+    let mut findings = vec![cgroups(facts)];
+    // Of a tree that is not one of cgroup v2, what is not there says nothing about the kernel.
+    let usable = facts.root.obstacle().is_none();
+    findings.extend(usable.then(|| kill(facts)));
+    findings.extend([kernel(facts), pages(facts), signals(facts, plan)]);
+    findings.extend(usable.then(|| pressure(facts)));
     findings.extend(privileges(facts));
     findings.extend(swap.map(self::swap));
     findings
@@ -44,7 +49,7 @@ fn kill(facts: &Facts) -> Finding {
             Grade::Lesser,
             "cgroup.kill may not be written",
             "memguard can only observe",
-            "run it as root, or give it CAP_DAC_OVERRIDE, and mount /sys/fs/cgroup writable",
+            format!("{}, and mount /sys/fs/cgroup writable", give(facts, "CAP_DAC_OVERRIDE")),
         ),
     }
 }
@@ -89,7 +94,33 @@ fn panics_in_reclaim(release: &str) -> bool {
     release.starts_with("6.12.110-") && release.contains(".amzn2023")
 }
 
-fn signals(plan: &Plan) -> Finding {
+/// How memguard comes by a capability.
+fn give(facts: &Facts, capability: &str) -> String {
+    if facts.privileges.root {
+        format!("give it {capability}: root lacks it here, as in a container that was not given it")
+    } else {
+        format!("run it as root, or give it {capability}")
+    }
+}
+
+/// The first program that the kernel has a place for and did not take, and what it said.
+fn refusal(facts: &Facts) -> Option<(&'static str, &str)> {
+    facts.hooks.iter().find_map(|fact| match &fact.state {
+        HookState::Refused(why) => Some((fact.hook.program, why.as_str())),
+        HookState::Available | HookState::Missing(_) => None,
+    })
+}
+
+const FORBIDDEN: &str = "something other than capabilities forbids it: seccomp, a security module (SELinux, AppArmor), the kernel's lockdown";
+
+fn signals(facts: &Facts, plan: &Plan) -> Finding {
+    let refusal = refusal(facts);
+    let with_refusal = |fact: &str| match refusal {
+        Some((program, why)) => format!("{fact}: the kernel refuses {program} ({why})"),
+        None => fact.to_owned(),
+    };
+    let forbidden = refusal.filter(|(_, why)| why.contains("not permitted") || why.contains("ermission denied"));
+    let remedy = |other: &str| forbidden.map_or(other, |_| FORBIDDEN).to_owned();
     match plan.level {
         Level::Full => Finding::good("signals", "all from their best sources", "hangs are seen as soon as they can be"),
         Level::Degraded => {
@@ -98,17 +129,17 @@ fn signals(plan: &Plan) -> Finding {
             Finding::of(
                 "signals",
                 Grade::Lesser,
-                "some from lesser sources",
+                with_refusal("some from lesser sources"),
                 lost.join("; "),
-                "docs/kernel-support.md says which kernels have them all",
+                remedy("docs/kernel-support.md says which kernels have them all"),
             )
         }
         Level::Files => Finding::of(
             "signals",
             Grade::Lesser,
-            "from cgroup files alone",
+            with_refusal("from cgroup files alone"),
             "hangs are seen later, and some not at all (docs/detection.md)",
-            plan.no_tracer.clone().unwrap_or_else(|| "see the hooks below".to_owned()),
+            remedy(plan.no_tracer.as_deref().unwrap_or("see the hooks below")),
         ),
     }
 }
@@ -149,7 +180,7 @@ fn privileges(facts: &Facts) -> Vec<Finding> {
                 Finding::good(name, format!("has {capability}"), "as it should be")
             } else {
                 let fact = format!("lacks {capability}");
-                Finding::of(name, Grade::Lesser, fact, without, "run it as root, or give it that")
+                Finding::of(name, Grade::Lesser, fact, without, give(facts, capability))
             }
         })
         .collect()
@@ -173,7 +204,7 @@ fn swap(on: bool) -> Finding {
 mod tests {
     use super::*;
     use crate::{
-        cgroup::CgroupRoot,
+        cgroup::{CgroupRoot, RootFacts},
         doctor::worst,
         kernel::{Kernel, Privileges, plan},
     };
@@ -182,7 +213,7 @@ mod tests {
         let (mut facts, _) = Facts::gather(&CgroupRoot::new("/nowhere"), false);
         facts.kernel =
             Kernel { release: release.to_owned(), machine: "x86_64".to_owned(), page_size: 4096, mglru: None };
-        facts.privileges = Privileges { tracing: true, kill: true, lock_memory: true, oom_score: true };
+        facts.privileges = Privileges { root: true, tracing: true, kill: true, lock_memory: true, oom_score: true };
         facts
     }
 
@@ -196,12 +227,70 @@ mod tests {
         let findings = node(&facts, &plan(&facts), Some(true));
         assert_eq!((grade(&findings, "cgroups"), worst(&findings)), (Grade::Bad, Grade::Bad));
         assert_eq!((grade(&findings, "signals"), grade(&findings, "swap")), (Grade::Lesser, Grade::Lesser));
-        facts.privileges = Privileges { tracing: false, kill: false, lock_memory: false, oom_score: false };
-        facts.root.kill = true;
-        for finding in node(&facts, &plan(&facts), None) {
+        facts.privileges =
+            Privileges { root: false, tracing: false, kill: false, lock_memory: false, oom_score: false };
+        facts.root = usable(&facts.root);
+        let findings = node(&facts, &plan(&facts), None);
+        assert_eq!(grade(&findings, "kill"), Grade::Lesser);
+        for finding in findings {
             assert_eq!(finding.grade != Grade::Good, finding.remedy.is_some(), "{finding:?}");
             assert!(!finding.fact.is_empty() && !finding.means.is_empty());
         }
+    }
+
+    /// A tree that memguard can work on.
+    fn usable(root: &RootFacts) -> RootFacts {
+        RootFacts { path: "/".into(), v2: true, memory: true, kill: true, ..root.clone() }
+    }
+
+    fn remedy(findings: &[Finding], name: &str) -> String {
+        findings.iter().find(|finding| finding.name == name).unwrap().remedy.clone().unwrap()
+    }
+
+    #[test]
+    fn what_a_tree_that_is_none_lacks_is_not_put_down_to_the_kernel() {
+        let mut facts = facts("6.18.1");
+        let findings = node(&facts, &plan(&facts), None);
+        assert!(findings.iter().all(|finding| !matches!(finding.name, "kill" | "pressure")), "{findings:#?}");
+        facts.root = RootFacts { kill: false, ..usable(&facts.root) };
+        assert!(remedy(&node(&facts, &plan(&facts), None), "kill").contains("5.14"));
+    }
+
+    #[test]
+    fn root_is_not_told_to_become_root() {
+        let mut facts = facts("6.12.73");
+        facts.root = usable(&facts.root);
+        facts.privileges = Privileges { root: true, tracing: false, kill: false, lock_memory: false, oom_score: false };
+        let findings = node(&facts, &plan(&facts), None);
+        for (name, capability) in
+            [("kill", "CAP_DAC_OVERRIDE"), ("OOM score", "CAP_SYS_RESOURCE"), ("tracing", "CAP_BPF")]
+        {
+            let remedy = remedy(&findings, name);
+            assert!(remedy.contains(capability) && !remedy.contains("as root"), "{name}: {remedy}");
+        }
+        facts.privileges.root = false;
+        assert!(remedy(&node(&facts, &plan(&facts), None), "OOM score").contains("run it as root"));
+    }
+
+    #[test]
+    fn what_the_kernel_said_to_a_program_that_it_refused_is_in_the_finding() {
+        let mut facts = facts("6.12.73");
+        facts.object = true;
+        facts.btf = Ok(());
+        facts.hooks.iter_mut().for_each(|fact| fact.state = HookState::Available);
+        facts.refuse("reclaim_begin", "Operation not permitted".to_owned());
+        let signals = |facts: &Facts| {
+            let findings = node(facts, &plan(facts), None);
+            findings.into_iter().find(|finding| finding.name == "signals").unwrap()
+        };
+        let files = signals(&facts);
+        assert!(files.fact.contains("reclaim_begin (Operation not permitted)"), "{files:?}");
+        assert!(files.remedy.unwrap().contains("seccomp"));
+        facts.hooks.iter_mut().for_each(|fact| fact.state = HookState::Available);
+        facts.refuse("fault_fexit", "Invalid argument".to_owned());
+        let degraded = signals(&facts);
+        assert!(degraded.fact.contains("fault_fexit (Invalid argument)"), "{degraded:?}");
+        assert!(degraded.remedy.unwrap().contains("docs/kernel-support.md"));
     }
 
     #[test]

@@ -220,7 +220,7 @@ fn obstacle(facts: &Facts) -> Option<String> {
     } else if let Err(error) = &facts.btf {
         Some(error.clone())
     } else if !facts.privileges.tracing {
-        Some("no permission to load eBPF: run as root, or with CAP_BPF and CAP_PERFMON".to_owned())
+        Some("no permission to load eBPF: it takes CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN".to_owned())
     } else {
         None
     }
@@ -244,7 +244,7 @@ mod tests {
                 page_size: 4096,
                 mglru: Some(true),
             },
-            privileges: Privileges { tracing: true, kill: true, lock_memory: true, oom_score: true },
+            privileges: Privileges { root: true, tracing: true, kill: true, lock_memory: true, oom_score: true },
             root: RootFacts {
                 path: PathBuf::from("/sys/fs/cgroup"),
                 v2: true,

@@ -38,9 +38,11 @@ pub struct Kernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Privileges {
+    /// Effective uid 0. Root that lacks a capability is root in a container that was not given it.
+    pub root: bool,
     /// `CAP_BPF` and `CAP_PERFMON`, or `CAP_SYS_ADMIN`: load and attach tracing programs.
     pub tracing: bool,
-    /// `CAP_DAC_OVERRIDE` or uid 0: write cgroup.kill of others' cgroups.
+    /// `CAP_DAC_OVERRIDE`: write cgroup.kill of cgroups that were given to somebody, too.
     pub kill: bool,
     /// `CAP_IPC_LOCK`: lock memory.
     pub lock_memory: bool,
@@ -166,7 +168,7 @@ impl Privileges {
             .find_map(|line| line.strip_prefix("CapEff:"))
             .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
             .unwrap_or_default();
-        Self::from_mask(mask)
+        Self { root: rustix::process::geteuid().is_root(), ..Self::from_mask(mask) }
     }
 
     /// Bit numbers of include/uapi/linux/capability.h.
@@ -179,6 +181,7 @@ impl Privileges {
         const BPF: u32 = 39;
         let has = |bit: u32| mask >> bit & 1 == 1;
         Self {
+            root: false,
             tracing: has(SYS_ADMIN) || has(BPF) && has(PERFMON),
             kill: has(DAC_OVERRIDE),
             lock_memory: has(IPC_LOCK),

@@ -24,7 +24,7 @@ fn facts() -> Facts {
             page_size: 4096,
             mglru: Some(true),
         },
-        privileges: Privileges { tracing: true, kill: true, lock_memory: true, oom_score: true },
+        privileges: Privileges { root: true, tracing: true, kill: true, lock_memory: true, oom_score: true },
         root: crate::cgroup::RootFacts {
             path: "/sys/fs/cgroup".into(),
             v2: true,

@@ -1,6 +1,7 @@
 //! What memguard tells: log lines for people, records for machines.
 
 mod also;
+mod cause;
 mod events;
 mod format;
 mod histogram;
@@ -9,6 +10,7 @@ mod name;
 mod summary;
 
 pub use also::tell_also;
+pub use cause::with_causes;
 pub use events::{
     Action, Cost, Event, FollowUpEvent, RefaultReport, Started, StateChange, SuppressedAction, VerdictEvent, emit,
 };

@@ -6,6 +6,10 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Action {
     Quit,
+    /// Stop, as any program in a terminal does at Ctrl-Z.
+    Stop,
+    /// The whole picture anew: something else wrote to the terminal.
+    Redraw,
     Up,
     Down,
     PageUp,
@@ -44,8 +48,14 @@ pub fn action(key: KeyEvent, typing: bool) -> Option<Action> {
         return None;
     }
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
-    if control && matches!(key.code, KeyCode::Char('c' | 'C')) {
-        return Some(Action::Quit);
+    if control {
+        // These are no signals while the terminal is in raw mode.
+        match key.code {
+            KeyCode::Char('c' | 'C') => return Some(Action::Quit),
+            KeyCode::Char('z' | 'Z') => return Some(Action::Stop),
+            KeyCode::Char('l' | 'L') => return Some(Action::Redraw),
+            _ => {}
+        }
     }
     if typing {
         return match key.code {
@@ -114,9 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn control_c_ends_it_always() {
-        let key = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        assert_eq!((action(key, false), action(key, true)), (Some(Action::Quit), Some(Action::Quit)));
+    fn what_every_program_in_a_terminal_understands_is_understood_always() {
+        for (letter, means) in [('c', Action::Quit), ('z', Action::Stop), ('l', Action::Redraw)] {
+            let key = KeyEvent::new(KeyCode::Char(letter), KeyModifiers::CONTROL);
+            assert_eq!((action(key, false), action(key, true)), (Some(means), Some(means)));
+        }
         let mut released = plain(KeyCode::Char('q'));
         released.kind = KeyEventKind::Release;
         assert_eq!(action(released, false), None);

@@ -8,14 +8,14 @@ use super::{
     keys,
     source::Source,
     state::{Effect, Ui},
-    terminal::{Signals, Taken, TerminalError, next},
+    terminal::{Asked, Signals, Taken, TerminalError, Whom, next},
     view::{Look, Scene, render},
 };
 
 /// Between two looks at what is new. A key is answered at once.
 const TICK: Duration = Duration::from_millis(100);
-/// The picture is drawn so often, new or not: what else writes to the terminal is gone then, and a size that came without
-/// a word is seen.
+/// The picture is drawn so often, new or not, so that a size that came without a word is seen. What else writes to the terminal
+/// stays: only what has changed is written. Ctrl-L writes all of it.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 
 /// Until somebody has seen enough.
@@ -44,6 +44,8 @@ pub fn run(mut source: Source, look: Look) -> Result<(), TerminalError> {
                 let replay = matches!(source, Source::Replay(_));
                 match ui.apply(action, source.latest(), replay) {
                     Effect::Quit => return Ok(()),
+                    Effect::Stop => taken.stop(Whom::Group, &signals)?,
+                    Effect::Redraw => taken.clear()?,
                     effect => {
                         source.apply(effect);
                         ui.settle(source.latest());
@@ -52,8 +54,17 @@ pub fn run(mut source: Source, look: Look) -> Result<(), TerminalError> {
             }
             event = next(Duration::ZERO)?;
         }
-        if signals.asked() {
-            return Ok(());
+        match signals.asked() {
+            None => {}
+            Some(Asked::End) => return Ok(()),
+            Some(Asked::Stop) => {
+                taken.stop(Whom::Us, &signals)?;
+                drawn = None;
+            }
+            Some(Asked::GoOn) => {
+                taken.again()?;
+                drawn = None;
+            }
         }
     }
 }

@@ -86,6 +86,9 @@ pub struct Ui {
 pub enum Effect {
     Nothing,
     Quit,
+    /// For the terminal.
+    Stop,
+    Redraw,
     /// For a replay.
     Pause,
     Faster,
@@ -152,6 +155,8 @@ impl Ui {
     pub fn apply(&mut self, action: Action, latest: Option<&Arc<Snapshot>>, replay: bool) -> Effect {
         match action {
             Action::Quit => return Effect::Quit,
+            Action::Stop => return Effect::Stop,
+            Action::Redraw => return Effect::Redraw,
             Action::Help => (self.help, self.scroll) = (!self.help, 0),
             Action::Up => self.step(-1, latest),
             Action::Down => self.step(1, latest),

@@ -3,11 +3,13 @@
 use std::{
     env,
     io::{self, IsTerminal as _, Stdout, stdin, stdout},
-    panic,
+    mem::{self, ManuallyDrop},
+    panic, process,
     sync::{
         Arc, Once,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -17,12 +19,16 @@ use crossterm::{
     execute,
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
-use ratatui::{Terminal, backend::CrosstermBackend};
+use ratatui::{
+    Terminal,
+    backend::CrosstermBackend,
+    layout::{Position, Rect},
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 
 use super::view::Look;
 
@@ -60,29 +66,82 @@ fn look_of(variable: impl Fn(&str) -> Option<String>, ascii: Option<bool>) -> Lo
     Look { color, ascii: ascii.unwrap_or(!utf8) }
 }
 
-/// Whether somebody asked by a signal for the end.
-#[derive(Debug)]
-pub struct Signals(Arc<AtomicBool>);
+/// What somebody asks for by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    End,
+    Stop,
+    /// It was stopped, and goes on.
+    GoOn,
+}
+
+/// Signals that have come.
+#[derive(Debug, Default)]
+pub struct Signals {
+    end: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    go_on: Arc<AtomicBool>,
+}
 
 impl Signals {
     pub fn listen() -> io::Result<Self> {
-        let asked = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT, SIGQUIT] {
-            signal_hook::flag::register(signal, Arc::clone(&asked))?;
+        let signals = Self::default();
+        for (signal, flag) in [
+            (SIGTERM, &signals.end),
+            (SIGINT, &signals.end),
+            (SIGQUIT, &signals.end),
+            (SIGHUP, &signals.end),
+            (SIGTSTP, &signals.stop),
+            (SIGCONT, &signals.go_on),
+        ] {
+            signal_hook::flag::register(signal, Arc::clone(flag))?;
         }
-        Ok(Self(asked))
+        Ok(signals)
     }
 
+    /// Each time that one came is told once.
     #[must_use]
-    pub fn asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    pub fn asked(&self) -> Option<Asked> {
+        [(&self.end, Asked::End), (&self.stop, Asked::Stop), (&self.go_on, Asked::GoOn)]
+            .into_iter()
+            .find_map(|(flag, asked)| flag.swap(false, Ordering::Relaxed).then_some(asked))
+    }
+}
+
+/// Who stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// This process: it alone was asked.
+    Us,
+    /// All that was started with it, such as a `sudo` around it: what the terminal does at Ctrl-Z, unless in raw mode.
+    Group,
+}
+
+/// Stops. Where nobody could have it go on (its process group is orphaned, as under `kubectl exec`) the kernel does nothing.
+fn stop_now(whom: Whom) -> io::Result<()> {
+    // SAFETY: a sigaction of zeros is a valid one, by which the kernel does what it does by default: SIG_DFL is 0, no flags, and an
+    // empty mask.
+    let default: libc::sigaction = unsafe { mem::zeroed() };
+    let mut ours = default;
+    let pid = if whom == Whom::Us { rustix::process::getpid().as_raw_nonzero().get() } else { 0 };
+    // SAFETY: both point to a sigaction that lives; what is put back is what signal-hook had set.
+    unsafe {
+        if libc::sigaction(SIGTSTP, &raw const default, &raw mut ours) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let sent = if libc::kill(pid, SIGTSTP) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+        // It comes to this once it goes on.
+        libc::sigaction(SIGTSTP, &raw const ours, std::ptr::null_mut());
+        sent
     }
 }
 
 /// A terminal in raw mode, on its second screen.
 #[derive(Debug)]
 pub struct Taken {
-    pub terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: it would say on standard error that it could not show the cursor, and panic where that is gone too, as when
+    /// the terminal's window was closed. The cursor is [`give_back`]'s.
+    pub terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Taken {
@@ -103,12 +162,41 @@ impl Taken {
                 before(panic);
             }));
         });
+        end_with_the_terminal()?;
         let terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
-        let taken = Self { terminal };
-        enable_raw_mode()?;
-        execute!(stdout(), EnterAlternateScreen, Hide)?;
+        let taken = Self { terminal: ManuallyDrop::new(terminal) };
+        take()?;
         Ok(taken)
     }
+
+    /// Gives the terminal back, stops, and takes it over again once somebody has it go on.
+    pub fn stop(&mut self, whom: Whom, signals: &Signals) -> Result<(), TerminalError> {
+        give_back();
+        stop_now(whom)?;
+        signals.go_on.store(false, Ordering::Relaxed);
+        self.again()
+    }
+
+    /// After a stop: somebody else had the terminal meanwhile, with modes of its own.
+    pub fn again(&mut self) -> Result<(), TerminalError> {
+        // Or else it is believed to be in raw mode still.
+        let _ = disable_raw_mode();
+        take()?;
+        self.clear()
+    }
+
+    /// The next picture is written whole, and not only what has changed.
+    pub fn clear(&mut self) -> Result<(), TerminalError> {
+        // What is called `clear` asks the terminal where its cursor is, and waits two seconds for one that does not answer.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))?;
+        Ok(())
+    }
+}
+
+fn take() -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(stdout(), EnterAlternateScreen, Hide)
 }
 
 impl Drop for Taken {
@@ -123,20 +211,57 @@ fn give_back() {
     let _ = disable_raw_mode();
 }
 
+/// How it stands with what is typed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keyboard {
+    Nothing,
+    Typed,
+    Gone,
+}
+
+fn keyboard(wanted: PollFlags, within: Duration) -> io::Result<Keyboard> {
+    let stdin = stdin();
+    let mut wanted = [PollFd::new(&stdin, wanted)];
+    match poll(&mut wanted, Some(&Timespec::try_from(within).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 }))) {
+        Ok(0) | Err(Errno::INTR) => Ok(Keyboard::Nothing),
+        Ok(_) if wanted[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) => {
+            Ok(Keyboard::Gone)
+        }
+        Ok(_) => Ok(Keyboard::Typed),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// crossterm reads on and on from a terminal that has hung up, and does not come back. So it is not asked then, and this is for
+/// one that hangs up while it is.
+fn end_with_the_terminal() -> io::Result<()> {
+    let watch = || {
+        loop {
+            match keyboard(PollFlags::empty(), Duration::from_secs(1)) {
+                Ok(Keyboard::Gone) => break,
+                Ok(Keyboard::Nothing | Keyboard::Typed) => {}
+                Err(_) => return,
+            }
+        }
+        // Time for an end in good order.
+        thread::sleep(Duration::from_secs(1));
+        #[expect(clippy::exit, reason = "nothing else ends a thread that is in a loop of somebody else's")]
+        process::exit(1);
+    };
+    thread::Builder::new().name("memguard-hangup".to_owned()).spawn(watch).map(drop)
+}
+
 /// What was typed, or that the size is another one; `None` when nothing came within this time.
 pub fn next(within: Duration) -> Result<Option<Event>, TerminalError> {
-    // crossterm reads on and on from a terminal that has hung up, so it is not asked then.
-    let keyboard = stdin();
-    let mut wanted = [PollFd::new(&keyboard, PollFlags::IN)];
-    if !event::poll(Duration::ZERO)? {
-        match poll(&mut wanted, Some(&Timespec::try_from(within).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 }))) {
-            Ok(0) | Err(Errno::INTR) => return Ok(None),
-            Ok(_) => {}
-            Err(error) => return Err(TerminalError::Io(error.into())),
-        }
-        if wanted[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
-            return Err(TerminalError::Gone);
-        }
+    let ready = |within| match keyboard(PollFlags::IN, within) {
+        Ok(Keyboard::Gone) => Err(TerminalError::Gone),
+        Ok(found) => Ok(found),
+        Err(error) => Err(TerminalError::Io(error)),
+    };
+    ready(Duration::ZERO)?;
+    // What it has read before is not in the terminal any more.
+    if !event::poll(Duration::ZERO)? && ready(within)? == Keyboard::Nothing {
+        return Ok(None);
     }
     if event::poll(Duration::ZERO)? { Ok(Some(event::read()?)) } else { Ok(None) }
 }

@@ -49,7 +49,8 @@ pub struct Decided {
     /// A verdict was given with this sample.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verdict: bool,
-    /// Of the signals and terms, so that a replay can tell that it computes the very same numbers.
+    /// Of the signals and terms as JSON, so that a replay can tell that it computes the very same numbers. A new signal or another
+    /// word in a sentence changes it too.
     pub digest: u64,
 }
 
@@ -62,6 +63,12 @@ impl Decided {
             verdict: observation.verdict.is_some(),
             digest: fnv(&numbers.unwrap_or_default()),
         }
+    }
+
+    /// Whether the same was decided, whatever the figures and words that it is explained with.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        (self.state, self.verdict) == (other.state, other.verdict)
     }
 }
 

@@ -39,9 +39,13 @@ impl Judge {
 pub struct Replay {
     pub starts: Vec<Start>,
     pub samples: u64,
-    /// Samples of which the engine now makes something else than it did then: another state, verdict or number. `None`
-    /// when nobody asked for that: it was run with other settings or with less to go by.
+    /// Samples with which the engine now decides otherwise than it did then: another state, or a verdict where there was
+    /// none, or none where there was one. `None` when nobody asked for that: it was run with other settings or with less to
+    /// go by.
     pub different: Option<u64>,
+    /// Samples with which it decides the same, and says so with other figures or words: a memguard of another version. `None` as
+    /// above.
+    pub other_figures: Option<u64>,
     /// Entries that the recording lacks.
     pub lost: u64,
     /// In the order of the judges.
@@ -121,7 +125,8 @@ impl Judging {
 #[must_use]
 pub fn replay(entries: &[Entry], judges: &[Judge], without: &[Without]) -> Replay {
     let compares = without.is_empty() && judges.contains(&Judge::Recorded);
-    let mut replay = Replay { different: compares.then_some(0), ..Replay::default() };
+    let counted = compares.then_some(0);
+    let mut replay = Replay { different: counted, other_figures: counted, ..Replay::default() };
     let settings = |entry: &Entry| match entry {
         Entry::Start(start) => Some(start.settings.clone()),
         _ => None,
@@ -146,9 +151,12 @@ pub fn replay(entries: &[Entry], judges: &[Judge], without: &[Without]) -> Repla
                 for (index, judging) in at_work.iter_mut().enumerate() {
                     let observation = judging.observe(*unit, degrade((**sample).clone(), without));
                     if judges[index] == Judge::Recorded
-                        && let Some(different) = &mut replay.different
+                        && let (Some(different), Some(other_figures)) =
+                            (&mut replay.different, &mut replay.other_figures)
                     {
-                        *different += u64::from(Decided::of(&observation) != *decided);
+                        let now = Decided::of(&observation);
+                        *different += u64::from(!now.agrees(decided));
+                        *other_figures += u64::from(now.agrees(decided) && now != *decided);
                     }
                     let known = replay.rules[index].unit(*unit, &names);
                     known.watched_s = at_s;
@@ -234,7 +242,8 @@ mod tests {
         let recording = recorded();
         assert_eq!(recording.damage, None);
         let replay = replay(&recording.entries, &[Judge::Recorded], &[]);
-        assert_eq!((replay.samples, replay.different, replay.lost), (50, Some(0), 0));
+        assert_eq!((replay.samples, replay.lost), (50, 0));
+        assert_eq!((replay.different, replay.other_figures), (Some(0), Some(0)));
         let verdicts: Vec<_> = replay.rules[0].verdicts().collect();
         assert_eq!(verdicts.len(), 1);
         assert_eq!(verdicts[0].0.cgroup, "a.scope");
@@ -250,6 +259,27 @@ mod tests {
             }
         }
         assert!(replay(&recording.entries, &[Judge::Recorded], &[]).different.unwrap() > 0);
+    }
+
+    #[test]
+    fn other_figures_are_no_other_decision() {
+        let mut recording = recorded();
+        let of = |recording: &trace::Recording| {
+            let replay = replay(&recording.entries, &[Judge::Recorded], &[]);
+            (replay.different, replay.other_figures)
+        };
+        let decided = |recording: &mut trace::Recording, change: fn(&mut Decided)| {
+            recording.entries.iter_mut().for_each(|entry| {
+                if let Entry::Sample { decided, .. } = entry {
+                    change(decided);
+                }
+            });
+        };
+        // As by a memguard that words its sentences otherwise, or knows a signal less.
+        decided(&mut recording, |decided| decided.digest ^= 1);
+        assert_eq!(of(&recording), (Some(0), Some(50)));
+        decided(&mut recording, |decided| decided.verdict = false);
+        assert_eq!(of(&recording), (Some(1), Some(49)), "the verdict is one that was not given then");
     }
 
     #[test]

@@ -52,11 +52,6 @@ fn run(machine: &Machine, words: &[String]) -> Option<String> {
         return None;
     }
     let arguments: Vec<String> = words[1..].iter().map(|word| here(machine, word)).collect();
-    if command == "man"
-        && let Some(folder) = arguments.iter().position(|word| word == "--out").and_then(|at| arguments.get(at + 1))
-    {
-        fs::create_dir_all(folder).unwrap();
-    }
     let answer = if command == "top" { machine.in_terminal(&arguments, "q") } else { machine.ask(&arguments) };
     let Answer { status, out, error } = &answer;
     let status = status.and_then(|status| u8::try_from(status).ok());

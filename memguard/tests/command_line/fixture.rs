@@ -46,6 +46,11 @@ impl Machine {
         let settings = Settings { hold: Duration::from_secs(55), ..Settings::default() };
         machine.record("other.mgtrace", &settings);
         fs::write(machine.path("no.mgtrace"), "no recording").unwrap();
+        // Cut off within its only block; and of a machine on which nothing happened.
+        let whole = fs::read(machine.path("job.mgtrace")).unwrap();
+        fs::write(machine.path("cut.mgtrace"), &whole[..100]).unwrap();
+        fs::write(machine.path("idle.mgtrace"), &whole[..8]).unwrap();
+        machine.reword("job.mgtrace", "reworded.mgtrace");
         let mut journal = Journal::open(&machine.state(), &machine.run()).unwrap().journal;
         journal.before(&mut incident(ID));
         assert!(journal.close(LONG), "the journal is written");
@@ -90,6 +95,18 @@ impl Machine {
         writer.finish().unwrap();
     }
 
+    /// A recording as another memguard would have made it, which decided the same and said so in other words.
+    fn reword(&self, from: &str, to: &str) {
+        let mut writer = Writer::new(fs::File::create(self.path(to)).unwrap()).unwrap();
+        for mut entry in trace::read(&self.path(from)).unwrap().entries {
+            if let Entry::Sample { decided, .. } = &mut entry {
+                decided.digest ^= 1;
+            }
+            writer.write(&entry).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+
     /// memguard with this machine's folders, as far as the command takes them.
     pub(crate) fn memguard<I: AsRef<str>>(&self, arguments: &[I]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_memguard"));
@@ -128,15 +145,7 @@ impl Machine {
 
     /// Runs it in a terminal of 80 columns, and types `keys` once it has drawn something.
     pub(crate) fn in_terminal<I: AsRef<str>>(&self, arguments: &[I], keys: &str) -> Answer {
-        let (mut master, mut slave) = (-1, -1);
-        let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: all pointers are to live values of the types that openpty(3) asks for, or null where it allows that.
-        let result = unsafe {
-            libc::openpty(&raw mut master, &raw mut slave, std::ptr::null_mut(), std::ptr::null(), &raw const size)
-        };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-        // SAFETY: openpty(3) has just made these two, and nobody else has them.
-        let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+        let (master, slave) = terminal();
         let mut command = self.memguard(arguments);
         command.env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
@@ -173,6 +182,24 @@ impl Machine {
         }
         Answer { status: status.code(), out: String::from_utf8_lossy(&seen).into_owned(), error: String::new() }
     }
+}
+
+/// Both ends of a terminal of 80 columns and 24 lines: who types, and the program's.
+pub(crate) fn terminal() -> (OwnedFd, OwnedFd) {
+    let (mut master, mut slave) = (-1, -1);
+    let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: all pointers are to live values of the types that openpty(3) asks for, or null where it allows that.
+    let result = unsafe {
+        libc::openpty(&raw mut master, &raw mut slave, std::ptr::null_mut(), std::ptr::null(), &raw const size)
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: openpty(3) has just made these two, and nobody else has them.
+    let ends = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+    // A program that had the other end too would never see it closed.
+    for end in [&ends.0, &ends.1] {
+        rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC).unwrap();
+    }
+    ends
 }
 
 /// What came of a command.

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod answers;
 #[path = "../../../tests/docs/console.rs"]
 mod console;
 mod documents;
@@ -10,3 +11,4 @@ mod fixture;
 mod foreign;
 mod links;
 mod statuses;
+mod terminal;

@@ -33,7 +33,16 @@ fn every_status_comes_as_it_is_told() {
         (&["replay", "job.mgtrace", "--rule", "all", "--profile", "fast", "--without", "tracer"], 0),
         (&["replay", "nowhere.mgtrace"], 1),
         (&["replay", "no.mgtrace"], 1),
+        (&["replay", "cut.mgtrace"], 1),
+        (&["replay", "idle.mgtrace"], 1),
+        (&["replay", "reworded.mgtrace"], 0),
         (&["replay", "other.mgtrace"], 3),
+        (&["replay", "other.mgtrace", "job.mgtrace", "nowhere.mgtrace"], 1),
+        (&["replay", "job.mgtrace", "--rule", "nope"], 2),
+        (&["replay", "job.mgtrace", "other.mgtrace", "--plot", "x.svg"], 2),
+        (&["replay", "job.mgtrace", "--window", "20", "--hold", "7"], 2),
+        (&["replay", "job.mgtrace", "--config", "/dev/zero"], 1),
+        (&["top", "--config", "memguard.toml"], 2),
         (&["top", "--replay", "nowhere.mgtrace"], 1),
         (&["top", "--replay", "job.mgtrace"], 1),
         (&["status"], 1),
@@ -50,12 +59,15 @@ fn every_status_comes_as_it_is_told() {
         (&["config", "check", "wrong.toml"], 1),
         (&["config", "check", "wrong.toml", "--output", "json"], 1),
         (&["config", "check", "nowhere.toml"], 1),
+        (&["config", "check", "/dev/zero"], 1),
+        (&["report", "--output", "html"], 2),
         (&["config", "reference"], 0),
         (&["completions", "zsh"], 0),
         (&["man"], 0),
         (&["man", "config", "check"], 0),
         (&["man", "walk"], 1),
-        (&["man", "--out", "nowhere"], 1),
+        (&["man", "--out", "man/man8"], 0),
+        (&["man", "--out", "memguard.toml/nowhere"], 1),
         (&[], 2),
         (&["walk"], 2),
         (&["completions", "tcsh"], 2),
@@ -280,10 +292,19 @@ fn the_journal_is_read_from_the_disk_and_is_left_as_it_was() {
     let answer = machine.ask(&["incidents"]);
     assert!(answer.status == Some(1) && answer.out.contains("mg-1764000009-1"), "{answer:?}");
     assert!(answer.error.contains("journal.redb"), "{answer:?}");
-    // Where nothing ever was there is nothing to tell.
-    let answer = machine.ask(&["incidents", "--run-dir", "none", "--state-dir", "none"]);
-    assert_eq!((answer.status, answer.out.as_str(), answer.error.as_str()), (Some(0), "no incidents\n", ""));
-    assert!(!machine.path("none").exists());
+    // Where nothing was kept there is nothing to tell, and it is told where that is.
+    fs::create_dir(machine.path("fresh")).unwrap();
+    let answer = machine.ask(&["incidents", "--run-dir", "none", "--state-dir", "fresh"]);
+    assert_eq!((answer.status, answer.error.as_str()), (Some(0), ""));
+    assert_eq!(answer.out, "no incidents in none or fresh\n");
+    let answer = machine.ask(&["report", "--run-dir", "none", "--state-dir", "fresh"]);
+    assert_eq!((answer.status, answer.out.as_str()), (Some(0), "no reports in fresh\n"));
+    // A folder that is named with a mistake is no machine on which all is well.
+    for command in ["incidents", "report"] {
+        let answer = machine.ask(&[command, "--run-dir", "none", "--state-dir", "typo"]);
+        assert!(answer.status == Some(1) && answer.error.contains("there is no folder typo"), "{answer:?}");
+    }
+    assert!(!machine.path("none").exists() && !machine.path("typo").exists());
 }
 
 /// redb panics over some damage of a file that was closed cleanly; people are told in words.

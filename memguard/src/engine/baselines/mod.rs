@@ -60,17 +60,6 @@ impl Baseline {
     }
 }
 
-impl std::str::FromStr for Baseline {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|rule| rule.name() == name).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|rule| rule.name()).collect();
-            format!("there is no rule {name:?}; there are: memguard, {}", names.join(", "))
-        })
-    }
-}
-
 /// systemd-oomd leaves a cgroup alone that has not reclaimed for this long (`RECLAIM_DURATION_USEC`, oomd-manager.h).
 const SCANNED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -250,15 +239,6 @@ mod tests {
             let silent = |second| Sample { pressure: Pressure::default(), ..idle(second) };
             assert!(acts(rule, (0..120).map(silent)).is_empty(), "{}", rule.name());
         }
-    }
-
-    #[test]
-    fn names_are_found_again_and_others_are_not() {
-        for rule in Baseline::ALL {
-            assert_eq!(rule.name().parse(), Ok(rule));
-        }
-        let error = "psi".parse::<Baseline>().unwrap_err();
-        assert!(error.contains("psi-full-10"), "{error}");
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Replay {
     pub(super) fn apply(&mut self, effect: Effect) {
         let Link::Replay(transport) = &mut self.link else { return };
         match effect {
-            Effect::Nothing | Effect::Quit => {}
+            Effect::Nothing | Effect::Quit | Effect::Stop | Effect::Redraw => {}
             Effect::Pause => transport.paused = !transport.paused,
             Effect::Faster => {
                 let faster = SPEEDS.iter().find(|speed| **speed > transport.speed);

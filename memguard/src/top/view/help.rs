@@ -15,7 +15,7 @@ const KEY: usize = 11;
 
 /// Key, what it does.
 const KEYS: [(&str, &str); 10] = [
-    ("q, Ctrl-C", "quit"),
+    ("q, Ctrl-C", "quit (Ctrl-Z stops, Ctrl-L draws anew)"),
     ("up, down", "select a cgroup, or scroll (also j, k, page keys, g, G)"),
     ("Enter", "open it: every term of the rule against its thresholds"),
     ("Esc", "back; in the table: no filter"),
