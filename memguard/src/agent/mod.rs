@@ -13,6 +13,7 @@ mod states;
 mod status;
 mod takeover;
 mod unit;
+mod wait;
 mod walk;
 mod whose;
 
@@ -27,7 +28,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval_at},
 };
 
 use self::{
@@ -38,6 +38,7 @@ use self::{
     status::Lately,
     takeover::TakenOver,
     unit::Unit,
+    wait::{every, tick, until, woken},
 };
 pub use self::{
     reload::{InForce, Reload},
@@ -394,34 +395,5 @@ impl<A: Actions> Agent<A> {
             wake_ups: self.wake_ups,
             tracer: self.tracer.as_ref().zip(ring).map(|(tracer, ring)| tracer.cost(ring)),
         }
-    }
-}
-
-fn every(time: Duration) -> Interval {
-    let mut ticks = interval_at(tokio::time::Instant::now() + time, time);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-async fn woken(ring: &mut Option<Ring>) -> std::io::Result<()> {
-    match ring {
-        Some(ring) => ring.woken().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn tick(ticking: &mut Option<Interval>) {
-    match ticking {
-        Some(ticks) => {
-            ticks.tick().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

@@ -1,9 +1,8 @@
 //! What came of a case. Pure: records in, findings out.
 
+mod terminal;
 #[cfg(test)]
 mod tests;
-
-use std::num::NonZeroU16;
 
 use memguard_lab::{
     Line, Record,
@@ -13,11 +12,7 @@ use memguard_lab::{
 };
 use serde_json::Value;
 
-use super::screen::Screens;
 use crate::lab::judge::memguard_log;
-
-/// More lines than a report has.
-const TALL: Option<NonZeroU16> = NonZeroU16::new(1000);
 
 /// A case, and what was found out about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -285,53 +280,6 @@ impl<'a> Seen<'a> {
             judged.expect((tasks > 0) == expected, || format!("the report has {tasks} tasks"));
             judged.fact("report", format!("{tasks} tasks, first {program}; {files} files"));
         }
-    }
-
-    /// What a program drew on a terminal in memguard's container.
-    fn drawn(&self, what: &str, rows: Option<NonZeroU16>, judged: &mut Judged) -> Option<Screens> {
-        let Some(told) = self.told(MEMGUARD, what) else {
-            judged.failures.push(format!("nobody saw {what}"));
-            return None;
-        };
-        match Screens::of(told, rows) {
-            Ok(screens) => {
-                judged.expect(screens.succeeded, || format!("{what} failed: {}", screens.seen.join("\n")));
-                Some(screens)
-            }
-            Err(error) => {
-                judged.failures.push(format!("{what}: {error:#}"));
-                None
-            }
-        }
-    }
-
-    fn top_shows_it(&self, judged: &mut Judged) {
-        let Some(top) = self.drawn("top", None, judged) else { return };
-        judged.expect(top.given_back, || "top does not give the terminal back".to_owned());
-        let [table, opened, files, _, incidents, ..] = top.seen.as_slice() else {
-            return judged.failures.push(format!("top drew {} times", top.seen.len()));
-        };
-        let expected: [(&'static str, &String, &[&str]); 4] = [
-            ("while it hangs", table, &[RUNNER, "suspect"]),
-            ("opened", opened, &["TERM", "can't be reclaimed", "text comes back", "evidence"]),
-            ("opened, its end", files, &["libtext"]),
-            ("its incidents", incidents, &[RUNNER]),
-        ];
-        for (what, screen, words) in expected {
-            for word in words {
-                judged.expect(screen.contains(word), || format!("top does not show {word:?} {what}:\n{screen}"));
-            }
-            judged.screens.push((what, screen.clone()));
-        }
-    }
-
-    fn the_report_fits_a_terminal(&self, judged: &mut Judged) {
-        let Some(report) = self.drawn("report on a terminal", TALL, judged) else { return };
-        judged.expect(report.wrapped == 0, || format!("{} lines of the report are too long", report.wrapped));
-        let Some(text) = report.seen.last() else { return };
-        let incident = self.action().map(|action| action["incident"].as_str().unwrap_or_default().to_owned());
-        judged.expect(incident.is_some_and(|id| text.contains(&id)), || format!("the report says:\n{text}"));
-        judged.screens.push(("its report", text.clone()));
     }
 
     fn pages_are_served(&self, judged: &mut Judged) {
