@@ -49,10 +49,10 @@ const WARM_UP: Duration = Duration::from_secs(8);
 const AFTERMATH: Duration = Duration::from_secs(6);
 /// So long after the container has reached its limit memguard is asked what it sees.
 const LOOK_AFTER: Duration = Duration::from_secs(6);
-/// And so long after it somebody opens `top`: sees the table, opens the container, scrolls to its end, goes back, and asks for the incidents when
-/// all is over.
-const TOP_AFTER: Duration = Duration::from_secs(3);
-const TOP_KEYS: [(f64, &str); 5] = [(7.0, "\r"), (9.0, "G"), (10.0, "\x1b"), (17.0, "i"), (19.0, "q")];
+/// And so long after it somebody opens `top`: sees the table, opens the container, scrolls to its end, goes back, and asks for the
+/// incidents when all is over. A picture that grows leaves its end behind, so they scroll twice.
+const TOP_AFTER: Duration = Duration::from_secs(1);
+const TOP_KEYS: [(f64, &str); 6] = [(8.5, "\r"), (10.0, "G"), (10.6, "G"), (11.0, "\x1b"), (19.0, "i"), (21.0, "q")];
 
 const API_PORT: u16 = 6443;
 const GITHUB_PORT: u16 = 8080;
