@@ -259,20 +259,10 @@ mod tests {
 
     #[test]
     fn what_no_hook_counts_is_unknown_and_not_zero() {
-        let all = Coverage {
-            reclaim: true,
-            limit_owner: true,
-            faults: true,
-            text_faults: true,
-            major_faults: true,
-            refaults: true,
-            stalls: true,
-            oom_victims: true,
-        };
         let counters = Counters { exec_faults: 9, exec_major_faults: 4, ..Counters::default() };
-        assert_eq!(sample(&counters, all).text_faults, Some(4));
-        assert_eq!(sample(&counters, Coverage { major_faults: false, ..all }).text_faults, Some(9), "kprobe");
-        let blind = Coverage { text_faults: false, major_faults: false, refaults: false, ..all };
+        assert_eq!(sample(&counters, Coverage::ALL).text_faults, Some(4));
+        assert_eq!(sample(&counters, Coverage { major_faults: false, ..Coverage::ALL }).text_faults, Some(9), "kprobe");
+        let blind = Coverage { text_faults: false, major_faults: false, refaults: false, ..Coverage::ALL };
         assert_eq!((sample(&counters, blind).text_faults, sample(&counters, blind).refaults), (None, None));
     }
 }

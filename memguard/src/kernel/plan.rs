@@ -156,6 +156,21 @@ pub struct Coverage {
     pub oom_victims: bool,
 }
 
+#[cfg(test)]
+impl Coverage {
+    /// That of a full plan.
+    pub(crate) const ALL: Self = Self {
+        reclaim: true,
+        limit_owner: true,
+        faults: true,
+        text_faults: true,
+        major_faults: true,
+        refaults: true,
+        stalls: true,
+        oom_victims: true,
+    };
+}
+
 impl Plan {
     /// The programs to load, in order.
     pub fn programs(&self) -> impl Iterator<Item = &'static str> {

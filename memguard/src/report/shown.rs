@@ -25,6 +25,8 @@ use crate::engine::UnitId;
 pub const MOST_SHOWN: usize = 8;
 /// Time between two looks for a view.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// A report's look may come right after one for a view, or before it: nothing comes back in between, and that is no rate.
+const LEAST_BETWEEN: Duration = Duration::from_millis(500);
 /// Nobody has asked for so long: the view is gone.
 const GONE_AFTER: Duration = Duration::from_secs(15);
 /// Time between two walks for the paths of one cgroup's files.
@@ -83,6 +85,9 @@ impl Shown {
     /// Takes in a look, whoever asked for it.
     pub(super) fn seen(&mut self, id: UnitId, at: Instant, seen: &Seen) {
         let Some(unit) = self.0.get_mut(&id) else { return };
+        if unit.counts.as_ref().is_some_and(|(before, _)| at.saturating_duration_since(*before) < LEAST_BETWEEN) {
+            return;
+        }
         let mut look = seen.look.clone();
         match &unit.counts {
             Some((before, counts)) => {
@@ -222,6 +227,9 @@ mod tests {
         let files = shown.files(unit, later).0;
         let rates: Vec<_> = files.iter().map(|file| (file.inode, file.per_s)).collect();
         assert_eq!(rates, [(2, Some(10.0)), (1, Some(1.0))]);
+        // A report's look in the same second has nothing to tell.
+        shown.seen(unit, later + Duration::from_millis(5), &seen(&[(1, 1004), (2, 50), (3, 0)]));
+        assert_eq!(shown.files(unit, later).0, files);
         // A view of another cgroup, long after.
         assert!(shown.asked(UnitId(8), later + GONE_AFTER));
         assert!(shown.files(unit, later).0.is_empty());

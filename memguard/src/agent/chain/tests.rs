@@ -239,18 +239,8 @@ async fn an_oom_kill_at_a_smaller_limit_below_does_not_hide_a_hang() {
 
 #[tokio::test]
 async fn without_its_ring_it_goes_on_from_files() {
-    let all = Coverage {
-        reclaim: true,
-        limit_owner: true,
-        faults: true,
-        text_faults: true,
-        major_faults: true,
-        refaults: true,
-        stalls: true,
-        oom_victims: true,
-    };
     let mut node = Node::new(Policy::default());
-    (node.agent.coverage, node.agent.level) = (Some(all), Level::Full);
+    (node.agent.coverage, node.agent.level) = (Some(Coverage::ALL), Level::Full);
     let b = node.b.clone();
     node.watch(&b);
     for _ in 0..30 {

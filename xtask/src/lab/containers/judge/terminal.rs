@@ -38,8 +38,7 @@ impl Seen<'_> {
         let expected: [(&'static str, &String, &[&str]); 4] = [
             ("while it hangs", table, &[RUNNER, "suspect"]),
             ("opened", opened, &["TERM", "can't be reclaimed", "text comes back", "evidence"]),
-            // Its files come after two looks, for which a busy guest may take until the verdict.
-            ("opened, its end", files, &["time is lost"]),
+            ("opened, its end", files, &["libtext"]),
             ("its incidents", incidents, &[RUNNER]),
         ];
         for (what, screen, words) in expected {
