@@ -69,7 +69,8 @@ pub(super) fn run(opener: Opener, inbox: &Receiver<Order>, listeners: Listeners,
         pending.extend(next.ok());
         pending.extend(inbox.try_iter());
         latest_only(&mut pending);
-        // Before anything is written: what is there then was left by an earlier memguard.
+        // Before anything is written, and nothing is while it can't be: what is there then was left by an earlier memguard, and
+        // is not taken for what this one has begun.
         if let Some(later) = unread.take() {
             says.begins();
             match read(&mut store) {
@@ -84,7 +85,7 @@ pub(super) fn run(opener: Opener, inbox: &Receiver<Order>, listeners: Listeners,
                 }
             }
         }
-        if !pending.is_empty() {
+        if !pending.is_empty() && unread.is_none() {
             let incidents: Vec<_> = pending.iter().map(|order| (*order.incident).clone()).collect();
             says.begins();
             let put = store.put(&incidents);

@@ -267,6 +267,28 @@ fn so_is_what_one_holds_that_could_not_be_used_at_the_start() {
 }
 
 #[test]
+fn nothing_is_written_before_that_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = left_behind(dir.path());
+    // It recovers right between a look at it and a write.
+    let (opener, failures) = (disk.opener(), AtomicU8::new(2));
+    let recovers: Opener = Box::new(move || {
+        let left = failures.load(Ordering::SeqCst);
+        if left > 0 {
+            failures.store(left - 1, Ordering::SeqCst);
+            return Err(StoreError::Use(Box::new(redb::Error::Io(io::ErrorKind::StorageFull.into()))));
+        }
+        opener()
+    });
+    let Opened { mut journal, .. } = Journal::open_with(recovers, Copies::below(dir.path())).unwrap();
+    assert_eq!(journal.before(&mut example("mg-3-1", 3)), Kept::InRunFolder);
+    journal.after(&mut done("mg-3-1", 3));
+    assert_eq!(later(&mut journal), [kept(1, example("mg-1-1", 1))], "and nothing of this start");
+    assert!(journal.close(Duration::from_secs(10)));
+    assert_eq!(disk.holds().len(), 3);
+}
+
+#[test]
 fn a_disk_that_works_has_nothing_to_tell_later() {
     let dir = tempfile::tempdir().unwrap();
     let disk = left_behind(dir.path());
