@@ -5,18 +5,17 @@
 
 use std::fmt::Write as _;
 
-use super::{Look, Point, Record, story};
-use crate::{
-    engine::Ramp,
-    journal::Incident,
-    telemetry,
-    trace::plot::svg::{self, Line, Panel, Picture, Shape},
+use self::{
+    plots::plots,
+    tables::{files, tasks, waits},
 };
+use super::{Record, story};
+use crate::{journal::Incident, telemetry, trace::plot::svg};
+
+mod plots;
+mod tables;
 
 const CSS: &str = include_str!("page.css");
-/// Rows of a table.
-const MOST_ROWS: usize = 16;
-
 /// For text and attributes in double quotes.
 fn h(text: &str) -> String {
     svg::escaped(&telemetry::escaped(text))
@@ -123,220 +122,6 @@ fn terms(out: &mut String, record: &Record) -> std::fmt::Result {
         writeln!(out, "<div class=\"why\">{}</div></li>", h(&format!("{not}{asked}{}", bar.why)))?;
     }
     out.write_str("</ul>\n<p class=\"small\">The long mark in a bar is where a condition begins to hold, the short one where it leaves no doubt.</p>\n")
-}
-
-/// One picture for each group of signals.
-fn plots(out: &mut String, record: &Record) -> std::fmt::Result {
-    let points = &record.timeline;
-    let first = points.first().map_or(0.0, |point| f64::from(point.at_s));
-    let line = |name: &'static str, color: usize, value: fn(&Point) -> Option<f64>| Line {
-        name,
-        color,
-        points: points
-            .iter()
-            .filter_map(|point| Some((f64::from(point.at_s) - first, value(point).filter(|value| value.is_finite())?)))
-            .collect(),
-    };
-    let t = &record.settings.thresholds;
-    let panel = |name, unit, scale, most, lines, ramps: &[Ramp]| Panel {
-        name,
-        unit,
-        scale,
-        most,
-        lines,
-        ramps: ramps.to_vec(),
-    };
-    let panels = [
-        panel(
-            "Memory",
-            " MiB",
-            1.0,
-            record.memory.limit().map(|(limit, _)| limit as f64 / 1_048_576.0),
-            vec![
-                line("in use", 0, |p| Some(p.current as f64 / 1_048_576.0)),
-                line("anon + shmem", 1, |p| Some(p.anon.saturating_add(p.shmem) as f64 / 1_048_576.0)),
-                line("file pages", 2, |p| Some(p.file.saturating_sub(p.shmem) as f64 / 1_048_576.0)),
-            ],
-            &[],
-        ),
-        panel(
-            "Time",
-            "%",
-            100.0,
-            Some(1.0),
-            vec![
-                line("lost", 1, |p| p.lost.map(f64::from)),
-                line("a task waits", 0, |p| p.waiting.map(f64::from)),
-                line("computing, of a CPU", 2, |p| p.user_cpus.map(f64::from)),
-            ],
-            &[t.lost],
-        ),
-        panel(
-            "Pages that came back (refaults)",
-            "/s",
-            1.0,
-            None,
-            vec![line("refaults", 0, |p| Some(f64::from(p.refaults_per_s)))],
-            &[],
-        ),
-        panel(
-            "Program text that was read again",
-            "/s",
-            1.0,
-            None,
-            vec![line("text", 1, |p| p.text_returns_per_s.map(f64::from))],
-            &[],
-        ),
-        panel(
-            "How often the page cache was replaced",
-            "/s",
-            1.0,
-            None,
-            vec![line("turnover", 1, |p| Some(f64::from(p.turnover_per_s)))],
-            &[],
-        ),
-        panel(
-            "Pressure (PSI)",
-            "%",
-            100.0,
-            Some(1.0),
-            vec![
-                line("memory some", 0, |p| p.memory_some.map(f64::from)),
-                line("memory full", 1, |p| p.memory_full.map(f64::from)),
-                line("io some", 2, |p| p.io_some.map(f64::from)),
-            ],
-            &[],
-        ),
-    ];
-    let states: Vec<_> = points.iter().map(|point| (f64::from(point.at_s) - first, point.state)).collect();
-    out.write_str("<div class=\"plots\">\n")?;
-    for panel in panels {
-        if panel.lines.iter().all(|line| line.points.len() < 2) {
-            continue;
-        }
-        let picture = Picture {
-            shape: Shape::card(-first),
-            title: in_words(&panel),
-            subtitle: String::new(),
-            states: states.clone(),
-            verdicts: vec![-first],
-            others: Vec::new(),
-            panels: vec![panel],
-        };
-        out.push_str(&picture.draw());
-    }
-    out.write_str("</div>\n<p class=\"small\">The band above each plot is the state: pressed (at its limit), suspect (all conditions hold), livelock.</p>\n")
-}
-
-/// What a plot shows, for who does not see it.
-fn in_words(panel: &Panel) -> String {
-    let mut words = format!("{}:", panel.name);
-    for line in &panel.lines {
-        let values = || line.points.iter().map(|(_, value)| value * panel.scale);
-        if let Some(last) = values().next_back() {
-            let (least, most) =
-                values().fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)));
-            let _ = write!(
-                words,
-                " {} from {least:.0} to {most:.0}{unit}, {last:.0}{unit} at the verdict;",
-                line.name,
-                unit = panel.unit
-            );
-        }
-    }
-    words.trim_end_matches(';').to_owned()
-}
-
-fn tasks(out: &mut String, record: &Record, look: &Look) -> std::fmt::Result {
-    if look.tasks.is_empty() {
-        return Ok(());
-    }
-    let most = record.memory.limit().map_or(0, |(limit, _)| limit).max(1) as f64;
-    section(out, "Who held the memory", |out| {
-        write!(
-            out,
-            "<table><caption>{} processes, {:.1} s before the verdict. Memory that can't be reclaimed comes first.</caption>\n\
-             <thead><tr><th scope=\"col\">Process</th><th scope=\"col\" class=\"n wide\">PID</th>\
-             <th scope=\"col\" class=\"n\">Anon</th><th scope=\"col\" class=\"n\">Shmem</th>\
-             <th scope=\"col\" class=\"n wide\">File</th><th scope=\"col\" class=\"n wide\">Threads</th>\
-             <th scope=\"col\" class=\"wide\">State</th></tr></thead>\n<tbody>\n",
-            look.processes, look.before_verdict_s
-        )?;
-        for task in look.tasks.iter().take(MOST_ROWS) {
-            let exe =
-                task.exe.as_ref().map_or_else(String::new, |exe| format!("<span class=\"small\">{}</span>", h(exe)));
-            let part = (task.anon.saturating_add(task.shmem) as f64 / most).clamp(0.0, 1.0);
-            writeln!(
-                out,
-                "<tr><td><code><bdi>{}</bdi></code>{exe}<span class=\"share\" aria-hidden=\"true\"><i style=\"width:{}\"></i></span></td>\
-                 <td class=\"n wide\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n wide\">{}</td>\
-                 <td class=\"n wide\">{}</td><td class=\"wide\">{}</td></tr>",
-                h(&task.comm),
-                percent(part),
-                task.pid,
-                story::bytes(task.anon),
-                story::bytes(task.shmem),
-                story::bytes(task.file),
-                task.threads,
-                h(&task.state)
-            )?;
-        }
-        out.write_str("</tbody></table>\n")?;
-        let more = look.processes.saturating_sub(look.tasks.len().min(MOST_ROWS));
-        if more > 0 { writeln!(out, "<p class=\"small\">And {more} smaller ones.</p>") } else { Ok(()) }
-    })
-}
-
-fn files(out: &mut String, look: &Look) -> std::fmt::Result {
-    let Some(files) = look.files.as_ref().filter(|files| !files.is_empty()) else { return Ok(()) };
-    let most = files.iter().map(|file| file.returns).max().unwrap_or(1).max(1) as f64;
-    section(out, "Text that came back most often", |out| {
-        out.write_str(
-            "<table><caption>Files whose program text was read from the disk again though it had been there a moment before.</caption>\n\
-             <thead><tr><th scope=\"col\">File</th><th scope=\"col\" class=\"n\">Times</th><th scope=\"col\" class=\"n\">Per s</th></tr></thead>\n<tbody>\n",
-        )?;
-        for file in files.iter().take(MOST_ROWS) {
-            writeln!(
-                out,
-                "<tr><td><code><bdi>{}</bdi></code><span class=\"share\" aria-hidden=\"true\"><i style=\"width:{}\"></i></span></td>\
-                 <td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
-                h(&story::file(file)),
-                percent(file.returns as f64 / most),
-                file.returns,
-                file.per_s.map_or_else(|| "\u{2013}".to_owned(), |rate| format!("{rate:.0}"))
-            )?;
-        }
-        out.write_str("</tbody></table>\n")
-    })
-}
-
-fn waits(out: &mut String, look: &Look) -> std::fmt::Result {
-    let groups = story::waits(look);
-    if groups.is_empty() {
-        return Ok(());
-    }
-    section(out, "Tasks that waited", |out| {
-        write!(
-            out,
-            "<table><caption>Of {} threads {} were in reclaim and {} in uninterruptible sleep.</caption>\n<thead><tr>\
-             <th scope=\"col\" class=\"n\">Threads</th><th scope=\"col\">Name</th><th scope=\"col\">Waits in</th>\
-             <th scope=\"col\" class=\"n\">Reclaims for</th></tr></thead>\n<tbody>\n",
-            look.threads, look.in_reclaim, look.blocked
-        )?;
-        for group in groups.iter().take(MOST_ROWS) {
-            let place = if group.wchan.is_empty() { "(running)" } else { &group.wchan };
-            writeln!(
-                out,
-                "<tr><td class=\"n\">{}</td><td><code><bdi>{}</bdi></code> {}</td><td><code>{}</code></td><td class=\"n\">{}</td></tr>",
-                group.count,
-                h(&group.comm),
-                h(&group.state),
-                h(place),
-                group.longest_ms.map_or_else(|| "\u{2013}".to_owned(), |ms| format!("{ms:.1} ms"))
-            )?;
-        }
-        out.write_str("</tbody></table>\n")
-    })
 }
 
 fn place(out: &mut String, record: &Record) -> std::fmt::Result {

@@ -7,30 +7,31 @@
 //! `exec_update_lock`, which `execve()` holds while it waits for an `mmap_lock`; `cgroup` takes the lock of all cgroups.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Instant,
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
-use super::record::shown;
+pub(super) use self::files::{Returns, device, name};
+pub use self::{
+    files::{HotFile, ReturnedFile},
+    tasks::{Task, Waiting},
+};
+use self::{
+    files::{hot_files, name_program},
+    tasks::{MOST_PROCESSES, MOST_THREADS, folders, largest, numbers, task, waiting},
+};
 use crate::cgroup::parse;
 
-/// Tasks, waiting tasks and files that are kept: those with the most.
-const MOST_TASKS: usize = 48;
-const MOST_WAITING: usize = 48;
-const MOST_FILES: usize = 32;
-/// More of each are not looked at.
-const MOST_FOLDERS: usize = 256;
-const MOST_PROCESSES: usize = 1024;
-const MOST_THREADS: usize = 1024;
-/// A name is cut after so many characters. The kernel's own names of tasks have 15.
-const LONGEST_NAME: usize = 64;
-const LONGEST_PATH: usize = 256;
+mod files;
+mod tasks;
+
+/// A copy of a cgroup's file is cut after so many characters.
 const LONGEST_COPY: usize = 8 * 1024;
 
 /// What was seen of a cgroup and everything below it.
@@ -55,70 +56,6 @@ pub struct Look {
     pub memory_events: String,
     /// Why it is not complete.
     pub cut: Option<String>,
-}
-
-/// One process. Memory in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Task {
-    pub pid: u32,
-    /// Escaped.
-    pub comm: String,
-    /// As in /proc/PID/status: R, S, D, Z.
-    pub state: String,
-    pub threads: u32,
-    pub anon: u64,
-    pub shmem: u64,
-    pub file: u64,
-    /// The program's file as the container sees it, escaped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exe: Option<String>,
-}
-
-/// One thread that does not get on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Waiting {
-    pub tid: u32,
-    /// Escaped.
-    pub comm: String,
-    pub state: String,
-    /// The kernel function it waits in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wchan: Option<String>,
-    /// In a reclaim cycle for so long, by the tracer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reclaims_for_ms: Option<f64>,
-}
-
-/// A file whose text was thrown out and read again.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct HotFile {
-    /// `major:minor` of the file system that the page cache belongs to.
-    pub device: String,
-    pub inode: u64,
-    /// Major faults on text of it that was there a moment ago; at least so many.
-    pub returns: u64,
-    /// Of the time between the first look and this one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub per_s: Option<f64>,
-    /// As the container sees it, escaped; `None` where it was not found.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The path was told by the inode number alone: overlayfs and btrfs show other devices than the page cache has.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub by_inode: bool,
-}
-
-/// A file as the tracer counts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReturnedFile {
-    /// As in the kernel: `major << 20 | minor`.
-    pub device: u32,
-    pub inode: u64,
-    pub cgroup: u64,
-    pub returns: u64,
 }
 
 /// A task in a reclaim cycle.
@@ -149,9 +86,6 @@ impl std::fmt::Debug for Sources {
         f.debug_struct("Sources").field("proc", &self.proc).finish_non_exhaustive()
     }
 }
-
-/// How often text came back, by device and inode.
-pub(super) type Returns = HashMap<(String, u64), u64>;
 
 /// What a look leaves for later, beside what is kept.
 #[derive(Debug, Default)]
@@ -232,177 +166,6 @@ fn cut(text: &str) -> String {
     copy
 }
 
-/// The folder and those below it, with their ids.
-fn folders(folder: &Path) -> Vec<(u64, PathBuf)> {
-    let mut found = Vec::new();
-    let mut open = vec![folder.to_owned()];
-    while let Some(path) = open.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        let below = fs::read_dir(&path).into_iter().flatten().flatten();
-        let room = MOST_FOLDERS.saturating_sub(found.len() + open.len());
-        open.extend(below.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).take(room));
-        found.push((metadata.ino(), path));
-        if found.len() >= MOST_FOLDERS {
-            break;
-        }
-    }
-    found
-}
-
-/// The ids that a file lists, of all folders.
-fn numbers(folders: &[(u64, PathBuf)], name: &str, most: usize) -> Vec<u32> {
-    let mut numbers = Vec::new();
-    for (_, folder) in folders {
-        let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
-        numbers.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).take(most - numbers.len()));
-    }
-    numbers
-}
-
-/// Reads /proc/PID/status; `None` for what has no memory of its own: a zombie, or somebody who is gone.
-fn task(pid: u32, text: &[u8]) -> Option<Task> {
-    let text = String::from_utf8_lossy(text);
-    let mut task = Task { pid, ..Task::default() };
-    let mut memory = false;
-    for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
-        let value = value.trim();
-        let bytes = || {
-            value.strip_suffix("kB").and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0).saturating_mul(1024)
-        };
-        match key {
-            "Name" => task.comm = shown(value, LONGEST_NAME),
-            "State" => task.state = value.chars().take(1).filter(char::is_ascii_alphabetic).collect(),
-            "Threads" => task.threads = value.parse().unwrap_or(0),
-            "RssAnon" => (task.anon, memory) = (bytes(), true),
-            "RssFile" => task.file = bytes(),
-            "RssShmem" => task.shmem = bytes(),
-            _ => {}
-        }
-    }
-    memory.then_some(task)
-}
-
-fn largest(kept: &mut Vec<Task>, tasks: &[Task]) {
-    if let Some(task) = tasks.last() {
-        let size = |task: &Task| task.anon.saturating_add(task.shmem);
-        let place = kept.partition_point(|other| size(other) >= size(task));
-        if place < MOST_TASKS {
-            kept.insert(place, task.clone());
-            kept.truncate(MOST_TASKS);
-        }
-    }
-}
-
-/// The program's path, and with it that of a hot file.
-fn name_program(proc: &Path, task: &mut Task, files: &mut Option<Vec<HotFile>>, devices: &[u32]) {
-    let link = proc.join(task.pid.to_string()).join("exe");
-    let Ok(path) = fs::read_link(&link) else { return };
-    let path = shown(&path.to_string_lossy(), LONGEST_PATH);
-    // A network file system is not asked.
-    let told = statx(CWD, &link, AtFlags::STATX_DONT_SYNC, StatxFlags::INO);
-    if let (Ok(told), Some(files)) = (told, files) {
-        for (file, device) in files.iter_mut().zip(devices) {
-            name(file, *device, (told.stx_dev_major, told.stx_dev_minor), told.stx_ino, &path);
-        }
-    }
-    task.exe = Some(path);
-}
-
-/// A device's number as the kernel has it (`MKDEV()`).
-pub(super) const fn device(major: u32, minor: u32) -> u32 {
-    major << 20 | minor & 0xf_ffff
-}
-
-/// Gives a hot file this path, if it is it. Whether it is, beyond doubt.
-///
-/// The page cache belongs to the inode of the file system below. overlayfs shows its own device, and for a file that it has
-/// not copied up the inode number of the one below; btrfs shows a device for each subvolume. Such devices have no major
-/// number, so there the inode number alone has to do, and that is said.
-pub(super) fn name(file: &mut HotFile, device: u32, (major, minor): (u32, u32), inode: u64, path: &str) -> bool {
-    let exact = device == self::device(major, minor);
-    if file.inode != inode || !exact && (major != 0 || file.path.is_some()) {
-        return false;
-    }
-    (file.path, file.by_inode) = (Some(path.to_owned()), !exact);
-    exact
-}
-
-/// Puts the files of these cgroups into the look, and returns their devices.
-fn hot_files(look: &mut Look, files: Option<Vec<ReturnedFile>>, ids: &BTreeSet<u64>) -> Vec<u32> {
-    let Some(files) = files else { return Vec::new() };
-    let mut sums: HashMap<(u32, u64), u64> = HashMap::new();
-    for file in files.iter().filter(|file| ids.contains(&file.cgroup)) {
-        let sum = sums.entry((file.device, file.inode)).or_default();
-        *sum = sum.saturating_add(file.returns);
-    }
-    let mut sums: Vec<_> = sums.into_iter().collect();
-    sums.sort_by_key(|(file, returns)| (std::cmp::Reverse(*returns), *file));
-    sums.truncate(MOST_FILES);
-    look.files = Some(
-        sums.iter()
-            .map(|((device, inode), returns)| HotFile {
-                device: format!("{}:{}", device >> 20, device & 0xf_ffff),
-                inode: *inode,
-                returns: *returns,
-                ..HotFile::default()
-            })
-            .collect(),
-    );
-    sums.into_iter().map(|((device, _), _)| device).collect()
-}
-
-/// Threads in reclaim or in uninterruptible sleep.
-fn waiting(
-    proc: &Path,
-    threads: &[u32],
-    cycles: &BTreeMap<u32, u64>,
-    deadline: Instant,
-    look: &mut Look,
-    cut: &mut Option<String>,
-) {
-    let now_ns = {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        now.tv_sec.unsigned_abs().saturating_mul(1_000_000_000).saturating_add(now.tv_nsec.unsigned_abs())
-    };
-    let mut found = Vec::new();
-    // First those that the tracer names.
-    let others = threads.iter().filter(|tid| !cycles.contains_key(tid));
-    for (at, tid) in cycles.keys().chain(others).enumerate() {
-        if Instant::now() >= deadline {
-            cut.get_or_insert_with(|| format!("the time was over after {at} of {} threads", threads.len()));
-            break;
-        }
-        let folder = proc.join(tid.to_string());
-        let Ok(stat) = fs::read(folder.join("stat")) else { continue };
-        let Some((comm, state)) = parse_stat(&stat) else { continue };
-        let cycle = cycles.get(tid);
-        look.in_reclaim += usize::from(cycle.is_some());
-        look.blocked += usize::from(state == 'D');
-        if cycle.is_none() && state != 'D' {
-            continue;
-        }
-        let wchan = fs::read_to_string(folder.join("wchan")).ok().filter(|name| !matches!(name.as_str(), "" | "0"));
-        found.push(Waiting {
-            tid: *tid,
-            comm: shown(&comm, LONGEST_NAME),
-            state: state.to_string(),
-            wchan: wchan.map(|name| shown(name.trim_end(), LONGEST_NAME)),
-            reclaims_for_ms: cycle.map(|since| now_ns.saturating_sub(*since) as f64 / 1e6),
-        });
-    }
-    found.sort_by(|a, b| b.reclaims_for_ms.unwrap_or(-1.0).total_cmp(&a.reclaims_for_ms.unwrap_or(-1.0)));
-    found.truncate(MOST_WAITING);
-    look.waiting = found;
-}
-
-/// Name and state of /proc/PID/stat. The name is in brackets and may have brackets in it.
-fn parse_stat(text: &[u8]) -> Option<(String, char)> {
-    let text = String::from_utf8_lossy(text);
-    let (start, end) = (text.find('(')?, text.rfind(')')?);
-    let state = text.get(end + 1..)?.trim_start().chars().next().filter(char::is_ascii_alphabetic)?;
-    Some((text.get(start + 1..end)?.to_owned(), state))
-}
-
 impl Look {
     /// Whether it says more than another one: a later one may have come when the processes had been ended.
     pub(super) fn supersedes(&self, other: &Self) -> bool {
@@ -411,21 +174,6 @@ impl Look {
         };
         memory(self) >= memory(other) / 2
             && (self.cut.is_none() || other.cut.is_some() || self.tasks.len() >= other.tasks.len())
-    }
-
-    /// How fast text of each file came back since an earlier look, `seconds` before.
-    pub(super) fn rates_since(&mut self, earlier: &Returns, seconds: f64) {
-        if seconds < 0.5 {
-            return;
-        }
-        for file in self.files.iter_mut().flatten() {
-            let before = earlier.get(&(file.device.clone(), file.inode)).copied().unwrap_or(0);
-            file.per_s = Some(file.returns.saturating_sub(before) as f64 / seconds);
-        }
-    }
-
-    pub(super) fn returns(&self) -> Returns {
-        self.files.iter().flatten().map(|file| ((file.device.clone(), file.inode), file.returns)).collect()
     }
 
     /// Keeps half of each list. Whether there was anything to leave out.

@@ -1,6 +1,6 @@
-use std::time::Duration;
+use std::{os::unix::fs::MetadataExt as _, time::Duration};
 
-use super::*;
+use super::{tasks::parse_stat, *};
 
 /// A cgroup folder with a container below, and a /proc for its tasks.
 pub(in super::super) struct Fake {
