@@ -10,6 +10,10 @@ pub(crate) const HUNG: f64 = 0.2;
 pub(crate) const SLOW: f64 = 0.5;
 /// A hang lasts for so many seconds. What recovers sooner by itself was a stall.
 pub(crate) const HANG_S: f64 = 30.0;
+/// A verdict so long before the onset is one on the hang that begins.
+const EARLY_S: f64 = 10.0;
+/// A stall that only the kernel ended counts from here on.
+const STALL_S: f64 = 10.0;
 /// A hang is over when for so many seconds none of its moments was hung.
 const OVER_S: f64 = 10.0;
 /// Progress is averaged over so many seconds before it is called hung: one request may come through at any time.
@@ -61,6 +65,11 @@ impl Hang {
         self.end - self.onset
     }
 
+    /// A verdict later than this is on something else. What lasts to the end of the run ends, smoothed, some seconds before.
+    pub(crate) fn until(&self) -> f64 {
+        self.end + if self.lasts { SMOOTHEST_S } else { 1.0 }
+    }
+
     /// Else it was a stall.
     pub(crate) fn is_one(&self) -> bool {
         self.seconds() >= HANG_S
@@ -81,6 +90,22 @@ impl Course {
     /// When the kernel ended this hang, if it did.
     pub(crate) fn ended_by_kernel(&self, hang: &Hang) -> Option<f64> {
         self.oom_kill.filter(|kill| (hang.onset..=hang.end + 3.0).contains(kill))
+    }
+
+    /// When a verdict is right: from shortly before a hang begins to its end. A stall that only the kernel, or the end of
+    /// the run, put an end to counts too.
+    pub(crate) fn right(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.hangs.iter().filter_map(|hang| {
+            let killed = self.ended_by_kernel(hang);
+            let counts = hang.is_one() || ((hang.lasts || killed.is_some()) && hang.seconds() >= STALL_S);
+            let end = killed.map_or(hang.until(), |kill| kill.min(hang.end + 1.0));
+            counts.then_some((hang.onset - EARLY_S, end))
+        })
+    }
+
+    /// Whether a verdict at a time is right.
+    pub(crate) fn is_right(&self, verdict: f64) -> bool {
+        self.right().any(|(from, to)| (from..=to).contains(&verdict))
     }
 
     /// Whether it had done less than half of its work in the ten seconds before a time.

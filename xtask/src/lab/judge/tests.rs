@@ -270,6 +270,20 @@ fn a_verdict_on_healthy_work_is_a_false_alarm() {
 }
 
 #[test]
+fn a_verdict_in_a_hang_that_the_kernel_ends_is_right() {
+    let mut scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+    scenario.kind = Kind::Oom;
+    let is_false = |made: &Made| {
+        let judgement = judge(&scenario, made.mode, &[], &made.lines());
+        judgement.failures.iter().any(|failure| failure.starts_with("FALSE ALARM"))
+    };
+    let stalled = Made { oom_kill_at: Some(50), recovers_at: Some(51), verdict_at: Some(45), ..SEEN };
+    assert!(!is_false(&stalled));
+    assert!(is_false(&Made { verdict_at: Some(60), ..stalled }), "it was over");
+    assert!(is_false(&Made { hung_rate: 1200, ..stalled }), "it worked");
+}
+
+#[test]
 fn a_run_that_broke_off_proves_nothing() {
     let scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
     let lines = Made { until: 20, ..HANG }.lines();

@@ -18,10 +18,6 @@ use crate::lab::judge::course::{Course, Hang};
 const PERMANENT_S: f64 = 60.0;
 /// A crawl has to be seen when the kernel takes longer than this, from the onset, to end it.
 const CRAWL_S: f64 = 35.0;
-/// A verdict so long before the onset is one on the hang that begins.
-const EARLY_S: f64 = 10.0;
-/// A stall that only the kernel ended counts from here on.
-const STALL_S: f64 = 10.0;
 /// Work that the kernel's OOM killer ends so soon after its limit does not work at its limit: it could not have become a
 /// false alarm for most rules, however they are.
 const KERNELS_S: f64 = 30.0;
@@ -147,17 +143,6 @@ pub(super) fn is_due(course: &Course) -> bool {
     course.hangs.iter().any(|hang| hang_is_due(course, hang))
 }
 
-/// When a verdict on the container is right: from shortly before a hang begins to its end. A stall that only the kernel,
-/// or the end of the run, put an end to counts too.
-pub(crate) fn right(course: &Course) -> impl Iterator<Item = (f64, f64)> {
-    course.hangs.iter().filter_map(|hang| {
-        let ended = hang.lasts || course.ended_by_kernel(hang).is_some();
-        let counts = hang.is_one() || (ended && hang.seconds() >= STALL_S);
-        let end = course.ended_by_kernel(hang).map_or(hang.end + 1.0, |kill| kill.min(hang.end + 1.0));
-        counts.then_some((hang.onset - EARLY_S, end))
-    })
-}
-
 /// Whether the kernel acted before anybody would have called it a hang.
 fn is_kernels(course: &Course) -> bool {
     course.oom_kill.is_some_and(|kill| course.at_limit.is_none_or(|at_limit| kill - at_limit < KERNELS_S))
@@ -182,7 +167,7 @@ pub(super) fn class(kind: Kind, courses: &[Course]) -> Class {
 /// right before a time.
 fn outcome(kind: Kind, course: &Course, rule: &str, verdict: Option<f64>, slow: impl Fn(f64) -> bool) -> Outcome {
     let until = verdict.unwrap_or(f64::INFINITY);
-    if course.hangs.iter().any(|hang| hang_is_due(course, hang) && hang.end + 1.0 < until) {
+    if course.hangs.iter().any(|hang| hang_is_due(course, hang) && hang.until() < until) {
         return Outcome::Missed;
     }
     let Some(verdict) = verdict else { return Outcome::Silent };
@@ -198,7 +183,7 @@ fn outcome(kind: Kind, course: &Course, rule: &str, verdict: Option<f64>, slow: 
     let begins_to_crawl = || course.hung().is_some_and(|hang| verdict < hang.onset) && slow(verdict);
     if late {
         if is_due(course) { Outcome::Missed } else { Outcome::Silent }
-    } else if right(course).any(|(from, to)| (from..=to).contains(&verdict)) || begins_to_crawl() {
+    } else if course.is_right(verdict) || begins_to_crawl() {
         Outcome::Caught
     } else if kind == Kind::Livelock && slow(verdict) {
         Outcome::OnSlowWork
@@ -259,7 +244,7 @@ fn one(kind: Kind, course: &Course, rule: &str, said: &[Said]) -> Judged {
     let suspect = if verdict.is_some() { suspicions().next_back() } else { suspicions().next() };
     // From the onset of the hang that the verdict is in, or comes right before.
     let hangs = || course.hangs.iter().filter(|hang| hang.is_one() || course.hung().is_none());
-    let hang = hangs().find(|hang| verdict.is_none_or(|verdict| verdict.t <= hang.end + 1.0));
+    let hang = hangs().find(|hang| verdict.is_none_or(|verdict| verdict.t <= hang.until()));
     let since = |t: f64| hang.map(|hang| ((t - hang.onset) * 10.0).round() / 10.0);
     let outcome = outcome(kind, course, rule, verdict.map(|said| said.t), |t| course.is_slow(t));
     Judged {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use memguard_lab::place;
 use serde::Serialize;
 
-use super::evaluate::{Class, Evaluated, is_due, right};
+use super::evaluate::{Class, Evaluated, is_due};
 use crate::{lab::judge::course::Course, paths};
 
 /// tests/recordings/expected.toml
@@ -44,7 +44,7 @@ fn entry(file: String, run: &Evaluated) -> anyhow::Result<Entry> {
             .with_context(|| format!("{file}: {:?} is no name of a container", course.container))?;
         Ok(Container {
             cgroup: cgroup.display().to_string(),
-            hung: right(course).map(|(from, to)| [tenth(from), tenth(to)]).collect(),
+            hung: course.right().map(|(from, to)| [tenth(from), tenth(to)]).collect(),
             // Starved work that no rule is held to is left to it.
             must_see: run.class == Class::Hung && is_due(course),
         })
@@ -136,10 +136,10 @@ mod tests {
     fn what_must_be_seen_is_what_hung_long_enough() {
         assert_eq!(only(&run(Kind::Healthy, Class::Works, None)), (Vec::new(), false));
         let long = only(&run(Kind::Livelock, Class::Hung, Some((40.04, 90.0))));
-        assert_eq!(long, (vec![[30.0, 91.0]], true));
+        assert_eq!(long, (vec![[30.0, 120.0]], true));
         assert!(!only(&run(Kind::Livelock, Class::HungBriefly, Some((40.0, 60.0)))).1);
         let starved = only(&run(Kind::Healthy, Class::Contrary, Some((40.0, 90.0))));
-        assert_eq!(starved, (vec![[30.0, 91.0]], false));
+        assert_eq!(starved, (vec![[30.0, 120.0]], false));
     }
 
     #[test]
