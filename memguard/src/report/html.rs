@@ -21,6 +21,16 @@ fn h(text: &str) -> String {
     svg::escaped(&telemetry::escaped(text))
 }
 
+/// The same for sentences: what stands between backticks is code.
+fn prose(text: &str) -> String {
+    let parts: Vec<String> = text.split('`').map(h).collect();
+    if parts.len().is_multiple_of(2) {
+        return h(text);
+    }
+    let part = |(at, part): (usize, &String)| if at % 2 == 1 { format!("<code>{part}</code>") } else { part.clone() };
+    parts.iter().enumerate().map(part).collect()
+}
+
 /// All of it as a page.
 #[must_use]
 pub fn html(record: &Record, incident: Option<&Incident>) -> String {
@@ -53,7 +63,7 @@ fn page(out: &mut String, record: &Record, incident: Option<&Incident>) -> std::
     )?;
     out.push_str("<div class=\"two\">\n");
     section(out, "What happened", |out| {
-        story::happened(incident).iter().try_for_each(|text| writeln!(out, "<p>{}</p>", h(text)))
+        story::happened(incident).iter().try_for_each(|text| writeln!(out, "<p>{}</p>", prose(text)))
     })?;
     section(out, "What to do", |out| list(out, &story::advice(record, incident)))?;
     out.push_str("</div>\n");
@@ -92,7 +102,7 @@ fn section(out: &mut String, title: &str, content: impl FnOnce(&mut String) -> s
 
 fn list(out: &mut String, items: &[String]) -> std::fmt::Result {
     out.write_str("<ul>\n")?;
-    items.iter().try_for_each(|item| writeln!(out, "<li>{}</li>", h(item)))?;
+    items.iter().try_for_each(|item| writeln!(out, "<li>{}</li>", prose(item)))?;
     out.write_str("</ul>\n")
 }
 
@@ -216,6 +226,14 @@ mod tests {
         assert!(!html.contains("<script") && html.contains("&lt;script&gt;"));
         assert!(!html.contains(['\u{202e}', '\0']));
         assert!(html.len() < 400 * 1024, "{}", html.len());
+    }
+
+    #[test]
+    fn backticks_are_code_where_they_come_in_pairs() {
+        assert_eq!(prose("`--mode <x>` would do"), "<code>--mode &lt;x&gt;</code> would do");
+        assert_eq!(prose("a ` b"), "a ` b");
+        assert_eq!(prose("`a` and `"), "`a` and `");
+        assert_eq!(prose(""), "");
     }
 
     #[test]
