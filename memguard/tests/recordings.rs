@@ -1,5 +1,6 @@
-//! Recordings of the lab, judged by today's engine with its defaults: every hang but those of missed.toml is seen while
-//! it lasts, and nothing else is ever called one. What happened in each is told by the progress of its work, see `cargo xtask lab matrix`.
+//! Recordings of the lab, judged by today's engine with its defaults: every hang is seen while it lasts, but for those that
+//! missed.toml names, and nothing else is ever called one. What happened in each is told by the progress of its work, see
+//! `cargo xtask lab matrix`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -260,7 +260,8 @@ knobs! {
          refaults are taken for text as far as major faults are on it, which is right where hardly anything else is left.";
     graded turnover_per_s, "1/s", 0.0..=1000.0,
         "How often the page cache is replaced as a whole: 1 / mean lifetime of a cached page. Pages that live for 20 s are \
-         not thrashed. Hangs 0.09 to 8, and 0.03 on the slowest disk (see lost_utterly).";
+         not thrashed. Hangs 0.09 to 8, and 0.03 on the slowest disk (see lost_utterly). The one that was missed had 0.02 \
+         to 0.03, and 0.014 while it did half of its work.";
     graded text_faults_per_s, "1/s", 0.0..=1_000_000.0,
         "Where the tracer can't tell which text comes back: faults on text, or major faults of any kind.";
     graded text_turnover_per_s, "1/s", 0.0..=1000.0,
@@ -268,7 +269,8 @@ knobs! {
     graded lost, "share of its time", 0.0..=1.0,
         "(kernel time + waiting for memory or disk) / (user time + kernel time + waiting), the latter least_busy at least. \
          Hangs 0.91 to 1. Programs whose text is thrown out and comes back just as often, but \
-         which go on at a third or more of their speed: 0.35 to 0.83.";
+         which go on at a third or more of their speed: 0.35 to 0.83; 0.9 in two that went on at half of theirs and are \
+         spared by turnover alone.";
     graded lost_utterly, "share of its time", 0.0..=1.0,
         "With so much lost, pages may live long and it is a hang all the same: on a disk that gives 30 reads a second a \
          hung container replaced its page cache once in 30 s only, and lost 0.99. One of four that hung on one CPU was \

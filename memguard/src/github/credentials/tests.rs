@@ -53,7 +53,7 @@ fn a_token_is_read_from_its_file_and_from_a_folder() {
 #[test]
 fn files_that_are_wrong_are_named_with_a_remedy_and_without_their_content() {
     let secret = "c2VjcmV0";
-    let broken = KEY_PEM.replacen("MII", "XXX", 1);
+    let broken = KEY_PEM.replacen("MII", "AAA", 1);
     let public = PUBLIC_PEM.to_owned();
     let large = "x".repeat(100_000);
     let app = |key| vec![(APP_ID, "1"), (INSTALLATION, "2"), (KEY, key)];

@@ -65,7 +65,8 @@ impl Hang {
         self.end - self.onset
     }
 
-    /// A verdict later than this is on something else. What lasts to the end of the run ends, smoothed, some seconds before.
+    /// A verdict later than this is on something else. What lasts to the end of the run is averaged over up to so many
+    /// seconds, so its last moment is as long before that end, in which a verdict is as right.
     pub(crate) fn until(&self) -> f64 {
         self.end + if self.lasts { SMOOTHEST_S } else { 1.0 }
     }

@@ -82,7 +82,7 @@ impl Run<'_> {
         let said = Said::of(self.lines);
         let (right, wrong): (Vec<_>, Vec<_>) = said.verdicts.iter().partition(|verdict| is_right(verdict));
         for verdict in &right {
-            judgement.facts.push(format!("a verdict in a hang that the kernel ended, at {:.1} s", verdict.t));
+            judgement.facts.push(format!("a verdict in a hang, at {:.1} s", verdict.t));
         }
         judgement.expect(wrong.is_empty() && said.kills as usize <= right.len(), || {
             format!("FALSE ALARM: {}", wrong.first().map_or("a kill", |verdict| &verdict.message))

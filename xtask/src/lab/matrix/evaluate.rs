@@ -274,6 +274,8 @@ mod tests {
         assert_eq!(class(Kind::Livelock, std::slice::from_ref(&course)), Class::Hung);
         assert_eq!(of(&course, Some(48.0)), Outcome::Caught);
         assert_eq!(of(&course, Some(30.0)), Outcome::Caught, "it was beginning");
+        assert_eq!(of(&course, Some(120.0)), Outcome::Caught, "the smoothed end is before that of the run");
+        assert_eq!(of(&hang(33.0, 70.0, false), Some(90.0)), Outcome::FalseAlarm, "it was over");
         assert_eq!(of(&course, Some(20.0)), Outcome::FalseAlarm);
         assert_eq!(outcome(Kind::Livelock, &course, "", Some(20.0), |_| true), Outcome::Caught, "it crawled already");
         assert_eq!(of(&course, None), Outcome::Missed);
