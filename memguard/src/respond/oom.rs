@@ -27,7 +27,10 @@ use super::{
     actions::{ActionError, Ended, Out, ms},
     lowered::{Lowered, Notes},
 };
-use crate::cgroup::{CgroupError, CgroupHandle};
+use crate::{
+    cgroup::{CgroupError, CgroupHandle},
+    engine::Memory,
+};
 
 /// How long the kernel gets to choose somebody.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -66,6 +69,8 @@ pub(super) struct Squeeze {
     lowered: Lowered,
     oom_kills_before: u64,
     group_kills_before: u64,
+    /// How often this very limit had asked for the OOM killer; `None` where the kernel does not say (before 5.3).
+    asked_before: Option<u64>,
     began: Instant,
     notes: Notes,
     writer: JoinHandle<()>,
@@ -106,6 +111,7 @@ impl Squeeze {
             lowered,
             oom_kills_before: memory.oom_kills,
             group_kills_before,
+            asked_before: memory.local.map(|local| local.oom),
             began: Instant::now(),
             notes: notes.clone(),
             writer,
@@ -135,7 +141,7 @@ impl Squeeze {
         loop {
             let mut unseen = None;
             match self.cgroup.memory() {
-                Ok(memory) if memory.oom_kills > self.oom_kills_before => {
+                Ok(memory) if self.has_killed(&memory) => {
                     let processes = memory.oom_kills - self.oom_kills_before;
                     return Ok(Relief::Killed { processes, after: self.began.elapsed() });
                 }
@@ -153,6 +159,17 @@ impl Squeeze {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Whether the OOM killer has ended somebody for the lowered limit. A kill is counted where its victim was, so in the
+    /// subtree (`__oom_kill_process()` in mm/oom_kill.c), and a container inside may have one at its own, smaller limit
+    /// meanwhile; whose limit asked is told by `oom` of memory.events.local (`mem_cgroup_oom()` and `memory_max_write()`).
+    fn has_killed(&self, memory: &Memory) -> bool {
+        let asked = match (memory.local, self.asked_before) {
+            (Some(local), Some(before)) => local.oom > before,
+            _ => true,
+        };
+        asked && memory.oom_kills > self.oom_kills_before
     }
 
     /// Puts the limit back, stops the writer, which may only now come to write, and looks again.
@@ -251,6 +268,24 @@ mod tests {
         fs::write(path.join("memory.events"), "max 2\noom 9\noom_kill 6\n").unwrap();
         assert!(matches!(squeeze.finish(&noted().0).await.relief.unwrap(), Relief::Killed { processes: 2, .. }));
         assert_eq!((max(&path).as_str(), notes_left(&notes)), (LIMIT, 0));
+    }
+
+    #[tokio::test]
+    async fn a_kill_at_a_limit_further_down_is_no_relief() {
+        let (_dir, path, notes) = setup();
+        let events = |kills: u64, asked: u64| {
+            fs::write(path.join("memory.events"), format!("max 2\noom 9\noom_kill {kills}\n")).unwrap();
+            fs::write(path.join("memory.events.local"), format!("max 2\noom {asked}\noom_kill 0\n")).unwrap();
+        };
+        events(4, 3);
+        let squeeze = Squeeze::begin(&open(&path), &notes).unwrap();
+        lowered(&path).await;
+        events(5, 3);
+        assert!(matches!(squeeze.finish(&noted().0).await.relief.unwrap(), Relief::Nothing { .. }));
+        let squeeze = Squeeze::begin(&open(&path), &notes).unwrap();
+        lowered(&path).await;
+        events(6, 4);
+        assert!(matches!(squeeze.finish(&noted().0).await.relief.unwrap(), Relief::Killed { processes: 1, .. }));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ mod count;
 mod earlier;
 mod evaluate;
 mod keep;
+mod known;
 mod replay;
 mod table;
 
@@ -19,6 +20,7 @@ use self::{
     count::Count,
     earlier::Results,
     evaluate::{Class, Evaluated, Outcome},
+    known::Known,
     replay::DEFAULT,
 };
 use super::{
@@ -111,7 +113,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.keep {
         keep::keep(&evaluation.runs)?;
     }
-    report(&evaluation, failed)
+    report(&evaluation, failed, &Known::read(&keep::folder())?)
 }
 
 /// Nothing is written, and above all nothing deleted, on the word of an evaluation that is not whole.
@@ -252,9 +254,9 @@ fn write(evaluation: &Evaluation, scenarios: &[Scenario], path: &Path) -> anyhow
     Ok(())
 }
 
-/// Tells it, and fails if memguard did what it must not, or if not all runs came to their end: so many of those that were
-/// begun now, and those whose remains were found.
-fn report(evaluation: &Evaluation, failed: usize) -> anyhow::Result<()> {
+/// Tells it, and fails if memguard did what it must not and nobody knows of it, or if not all runs came to their end: so many
+/// of those that were begun now, and those whose remains were found.
+fn report(evaluation: &Evaluation, failed: usize, known: &Known) -> anyhow::Result<()> {
     let runs = &evaluation.runs;
     for why in &evaluation.left_out {
         println!("left out: {why}");
@@ -268,6 +270,7 @@ fn report(evaluation: &Evaluation, failed: usize) -> anyhow::Result<()> {
         let says = match (run.outcome(DEFAULT), run.class) {
             (Outcome::FalseAlarm, _) => "FALSE ALARM",
             (_, Class::Contrary) => "hung, and should not have",
+            (Outcome::Missed, _) if known.has(run) => "missed, as missed.toml says",
             (Outcome::Missed, _) => "MISSED",
             (Outcome::OnSlowWork, _) => "verdict on slow work",
             (_, Class::Unproven) => "proves nothing",
@@ -284,16 +287,18 @@ fn report(evaluation: &Evaluation, failed: usize) -> anyhow::Result<()> {
     let count = Count::of(runs.iter(), DEFAULT, 0.0);
     // Wherever they are: in runs that prove nothing, too.
     let alarms = runs.iter().filter(|run| run.outcome(DEFAULT) == Outcome::FalseAlarm).count();
+    let missed = count.missed.saturating_sub(runs.iter().filter(|run| known.has(run)).count());
     println!(
-        "matrix: {} runs; memguard: {alarms} false alarms ({} runs work at their limit), {} of {} hangs missed",
+        "matrix: {} runs; memguard: {alarms} false alarms ({} runs work at their limit), {} of {} hangs missed, {} of them known",
         runs.len(),
         count.works,
         count.missed,
-        count.hung
+        count.hung,
+        count.missed - missed,
     );
     let broke_off = evaluation.broke_off.len().max(failed);
-    if alarms + count.missed + broke_off > 0 {
-        bail!("{alarms} false alarms, {} missed hangs, {broke_off} runs that broke off", count.missed);
+    if alarms + missed + broke_off > 0 {
+        bail!("{alarms} false alarms, {missed} missed hangs, {broke_off} runs that broke off");
     }
     Ok(())
 }
@@ -314,10 +319,11 @@ mod tests {
 
     #[test]
     fn a_run_that_broke_off_fails_the_matrix() {
+        let known = Known::default();
         let broke_off = Evaluation { broke_off: vec!["x: silent".to_owned()], ..Evaluation::default() };
-        assert!(report(&broke_off, 0).unwrap_err().to_string().contains("1 runs that broke off"));
-        assert!(report(&Evaluation::default(), 2).unwrap_err().to_string().contains("2 runs that broke off"));
-        report(&Evaluation::default(), 0).unwrap();
+        assert!(report(&broke_off, 0, &known).unwrap_err().to_string().contains("1 runs that broke off"));
+        assert!(report(&Evaluation::default(), 2, &known).unwrap_err().to_string().contains("2 runs that broke off"));
+        report(&Evaluation::default(), 0, &known).unwrap();
     }
 
     #[test]
