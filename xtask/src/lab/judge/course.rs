@@ -1,5 +1,6 @@
 //! How the work of a container went, told by its progress alone: memguard has no part in it.
 
+use memguard_lab::scenario::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::Run;
@@ -94,19 +95,26 @@ impl Course {
     }
 
     /// When a verdict is right: from shortly before a hang begins to its end. A stall that only the kernel, or the end of
-    /// the run, put an end to counts too.
-    pub(crate) fn right(&self) -> impl Iterator<Item = (f64, f64)> {
-        self.hangs.iter().filter_map(|hang| {
+    /// the run, put an end to counts too, but for work that should not hang: there nobody knows what it would have become.
+    pub(crate) fn right(&self, kind: Kind) -> impl Iterator<Item = (f64, f64)> {
+        self.hangs.iter().filter_map(move |hang| {
             let killed = self.ended_by_kernel(hang);
-            let counts = hang.is_one() || ((hang.lasts || killed.is_some()) && hang.seconds() >= STALL_S);
+            let ended_for_it = (hang.lasts || killed.is_some()) && hang.seconds() >= STALL_S;
+            let counts = hang.is_one() || (ended_for_it && kind != Kind::Healthy);
             let end = killed.map_or(hang.until(), |kill| kill.min(hang.end + 1.0));
             counts.then_some((hang.onset - EARLY_S, end))
         })
     }
 
     /// Whether a verdict at a time is right.
-    pub(crate) fn is_right(&self, verdict: f64) -> bool {
-        self.right().any(|(from, to)| (from..=to).contains(&verdict))
+    pub(crate) fn is_right(&self, kind: Kind, verdict: f64) -> bool {
+        self.right(kind).any(|(from, to)| (from..=to).contains(&verdict))
+    }
+
+    /// Whether the run ended in a stall, before this could become a hang.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        let cut = |hang: &Hang| hang.lasts && !hang.is_one() && hang.seconds() >= STALL_S;
+        self.hangs.iter().any(|hang| cut(hang) && self.ended_by_kernel(hang).is_none())
     }
 
     /// Whether it had done less than half of its work in the ten seconds before a time.

@@ -4,7 +4,7 @@ use memguard_lab::{MemguardMode, scenario::Program};
 
 use super::{
     Judgement, Run, Said,
-    course::{HUNG, Work},
+    course::{Course, HUNG, Work},
     memguard::Event,
 };
 
@@ -70,7 +70,8 @@ impl Run<'_> {
         }
         let courses: Vec<_> = self.containers().iter().map(|container| self.course(container)).collect();
         self.no_verdict(judgement, |verdict| {
-            courses.iter().any(|course| self.is_about(&verdict.cgroup, &course.container) && course.is_right(verdict.t))
+            let is_right = |course: &Course| course.is_right(self.scenario.kind, verdict.t);
+            courses.iter().any(|course| self.is_about(&verdict.cgroup, &course.container) && is_right(course))
         });
     }
 

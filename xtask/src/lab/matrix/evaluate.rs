@@ -30,7 +30,8 @@ const SAMPLES_S: f64 = 3.0;
 pub(crate) enum Class {
     /// It hung, as it should, and that has to be seen.
     Hung,
-    /// It hung, but recovered by itself or was ended by the kernel before long: a verdict is right, and none is too.
+    /// It hung, but recovered by itself, or was ended by the kernel or with the run before long: a verdict is right, and
+    /// none is too.
     HungBriefly,
     /// It worked, at its limit.
     Works,
@@ -152,7 +153,7 @@ pub(super) fn class(kind: Kind, courses: &[Course]) -> Class {
     let hung = courses.iter().any(|course| course.hung().is_some());
     match kind {
         Kind::Livelock if courses.iter().any(is_due) => Class::Hung,
-        Kind::Livelock if hung => Class::HungBriefly,
+        Kind::Livelock if hung || courses.iter().any(Course::is_cut_short) => Class::HungBriefly,
         Kind::Healthy | Kind::Oom if hung => Class::Contrary,
         _ if courses.iter().any(|course| course.untold.is_some()) => Class::Unproven,
         _ if courses.iter().all(|course| course.at_limit.is_none() && course.oom_kill.is_none()) => Class::Unproven,
@@ -183,7 +184,7 @@ fn outcome(kind: Kind, course: &Course, rule: &str, verdict: Option<f64>, slow: 
     let begins_to_crawl = || course.hung().is_some_and(|hang| verdict < hang.onset) && slow(verdict);
     if late {
         if is_due(course) { Outcome::Missed } else { Outcome::Silent }
-    } else if course.is_right(verdict) || begins_to_crawl() {
+    } else if course.is_right(kind, verdict) || begins_to_crawl() {
         Outcome::Caught
     } else if kind == Kind::Livelock && slow(verdict) {
         Outcome::OnSlowWork
@@ -304,6 +305,18 @@ mod tests {
         let stall = Course { oom_kill: Some(50.0), ..hang(33.0, 49.0, false) };
         assert_eq!(of(&stall, Some(45.0)), Outcome::Caught);
         assert_eq!(of(&stall, Some(52.0)), Outcome::Silent);
+    }
+
+    #[test]
+    fn a_run_that_ends_in_a_stall_tells_neither_way_of_a_livelock_and_all_of_healthy_work() {
+        let cut = hang(33.0, 61.0, true);
+        let class = |kind, course: &Course| class(kind, std::slice::from_ref(course));
+        assert_eq!(class(Kind::Livelock, &cut), Class::HungBriefly);
+        assert_eq!((of(&cut, None), of(&cut, Some(32.0))), (Outcome::Silent, Outcome::Caught));
+        assert_eq!(class(Kind::Livelock, &hang(33.0, 42.0, true)), Class::Works, "hardly a stall");
+        assert_eq!(class(Kind::Livelock, &hang(33.0, 61.0, false)), Class::Works, "it recovered");
+        assert_eq!(class(Kind::Healthy, &cut), Class::Works);
+        assert_eq!(outcome(Kind::Healthy, &cut, "", Some(45.0), |_| true), Outcome::FalseAlarm);
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn entry(file: String, run: &Evaluated) -> anyhow::Result<Entry> {
             .with_context(|| format!("{file}: {:?} is no name of a container", course.container))?;
         Ok(Container {
             cgroup: cgroup.display().to_string(),
-            hung: course.right().map(|(from, to)| [tenth(from), tenth(to)]).collect(),
+            hung: course.right(run.kind).map(|(from, to)| [tenth(from), tenth(to)]).collect(),
             // Starved work that no rule is held to is left to it.
             must_see: run.class == Class::Hung && is_due(course),
         })

@@ -63,7 +63,7 @@ fn classes(runs: &[Evaluated]) -> String {
     let of = |class: Class| runs.iter().filter(|run| run.class == class).count();
     let named = [
         (Class::Hung, "hung and had to be seen"),
-        (Class::HungBriefly, "hung too briefly for that"),
+        (Class::HungBriefly, "hung too briefly for that, or too shortly before their end"),
         (Class::Works, "worked at their limit"),
         (Class::KernelActed, "were ended by the kernel's OOM killer soon after it"),
         (Class::Contrary, "hung though they should not"),
@@ -122,8 +122,8 @@ fn version(kernel: &str) -> Version<'_> {
 }
 
 fn is_contrary(run: &Evaluated) -> bool {
-    let did_not_hang = matches!(run.class, Class::Works | Class::KernelActed);
-    matches!(run.class, Class::Contrary | Class::Unproven) || (run.kind == Kind::Livelock && did_not_hang)
+    let did_not_hang = || run.courses.iter().all(|course| course.hung().is_none());
+    matches!(run.class, Class::Contrary | Class::Unproven) || (run.kind == Kind::Livelock && did_not_hang())
 }
 
 /// Runs of one scenario on one kernel.
@@ -150,11 +150,17 @@ fn livelocks(runs: &[Evaluated]) -> String {
         .to_owned();
     for ((half, scenario, kernel), runs) in groups(runs, &[Kind::Livelock]) {
         let count = Count::of(runs.iter().copied(), DEFAULT, 0.0);
-        let caught = runs.iter().filter(|run| run.outcome(DEFAULT) == Outcome::Caught).count();
-        let hung = runs.iter().filter(|run| matches!(run.class, Class::Hung | Class::HungBriefly)).count();
+        let caught_of = |class: Class| {
+            let all: Vec<_> = runs.iter().filter(|run| run.class == class).collect();
+            (all.iter().filter(|run| run.outcome(DEFAULT) == Outcome::Caught).count(), all.len())
+        };
+        let ((caught, hung), (caught_briefly, briefly)) = (caught_of(Class::Hung), caught_of(Class::HungBriefly));
         let all_caught = |rule: &str| runs.iter().all(|run| run.outcome(rule) == Outcome::Caught);
         let others: Vec<&str> = BASELINES.iter().map(|rule| rule.name).filter(|name| all_caught(name)).collect();
         let mut verdict = format!("{caught} of {hung}");
+        if briefly > 0 {
+            let _ = write!(verdict, ", {caught_briefly} of {briefly} too short ones");
+        }
         if count.missed > 0 {
             let _ = write!(verdict, ", **{} missed**", count.missed);
         }
