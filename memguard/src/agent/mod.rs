@@ -63,7 +63,7 @@ use crate::{
 
 /// A cgroup that has not reclaimed for this long is let go.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
-/// Cgroups watched at once; each holds eleven open files.
+/// Cgroups watched at once; each holds twelve open files.
 const MOST_UNITS: usize = 1024;
 /// Refault reports at one time: those with the highest rates.
 const MOST_REPORTS: usize = 16;

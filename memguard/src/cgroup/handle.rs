@@ -32,6 +32,7 @@ pub struct CgroupHandle {
     local_events: Option<File>,
     memory_pressure: Option<File>,
     io_pressure: Option<File>,
+    cpu_pressure: Option<File>,
     cpu: Option<File>,
     state: File,
     kill: Option<File>,
@@ -97,6 +98,7 @@ impl CgroupHandle {
             local_events: optional("memory.events.local"),
             memory_pressure: optional("memory.pressure"),
             io_pressure: optional("io.pressure"),
+            cpu_pressure: optional("cpu.pressure"),
             cpu: optional("cpu.stat"),
             state: open("cgroup.events")?,
             kill: None,
@@ -183,7 +185,11 @@ impl CgroupHandle {
     pub fn pressure(&self) -> Pressure {
         let read =
             |file: &Option<File>, name| -> Option<Stall> { self.parsed(file.as_ref()?, name, parse::pressure).ok() };
-        Pressure { memory: read(&self.memory_pressure, "memory.pressure"), io: read(&self.io_pressure, "io.pressure") }
+        Pressure {
+            memory: read(&self.memory_pressure, "memory.pressure"),
+            io: read(&self.io_pressure, "io.pressure"),
+            cpu: read(&self.cpu_pressure, "cpu.pressure"),
+        }
     }
 
     /// Reads cpu.stat, if it is there.
@@ -286,7 +292,7 @@ pub(crate) mod tests {
         assert_eq!(memory.ooms(), 6, "of this very limit");
         let pressure = handle.pressure();
         assert_eq!(pressure.memory.unwrap().full, Duration::from_micros(12));
-        assert_eq!(pressure.io, None, "no io.pressure here");
+        assert_eq!((pressure.io, pressure.cpu), (None, None), "no such files here");
         let cpu = handle.cpu().unwrap();
         assert_eq!((cpu.user, cpu.system), (Duration::from_micros(10), Duration::from_micros(20)));
         assert!(handle.populated().unwrap());

@@ -29,6 +29,7 @@ pub fn hang(second: u64) -> Sample {
                 full: Duration::from_millis(510 * second),
             }),
             io: Some(Stall { some: Duration::from_millis(180 * second), full: Duration::ZERO }),
+            cpu: Some(Stall { some: Duration::from_millis(300 * second), full: Duration::ZERO }),
         },
         cpu: Some(Cpu { user: Duration::from_millis(20 * second), system: Duration::from_millis(1640 * second) }),
         tracer: Some(TracerSample {

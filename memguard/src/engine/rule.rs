@@ -139,8 +139,9 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
 /// Program text is thrown out and wanted again: by the tracer's memory of which text had its last fault when, or, where
 /// that can't be had, by the number of faults and the mean lifetime of a cached page.
 fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
-    // On a slow disk pages live long even in a hang; then it takes that nothing at all gets done.
-    let utterly = signals.lost.map_or(0.0, |lost| t.lost_utterly.confidence(lost));
+    // On a slow disk pages live long even in a hang; then it takes that nothing at all gets done, and for want of memory: on
+    // such a disk somebody waits for it all the time while work goes on.
+    let utterly = signals.lost_to_memory.map_or(0.0, |lost| t.lost_utterly.confidence(lost));
     let turnover = |ramp: Ramp| {
         let mut term = graded(
             "turnover",
@@ -224,7 +225,7 @@ mod tests {
     fn the_more_time_is_lost_the_less_pages_that_live_long_speak_against_a_hang() {
         let turnover = |turnover_per_s, lost| {
             let signals =
-                Signals { turnover_per_s, lost: Some(lost), text_returns_per_s: Some(1.0), ..Signals::default() };
+                Signals { turnover_per_s, lost_to_memory: Some(lost), text_returns_per_s: Some(1.0), ..Signals::default() };
             let Terms(terms) = evaluate(&signals, &Thresholds::default());
             let term = terms.into_iter().find(|term| term.name == "turnover").unwrap();
             assert_eq!(term.met, term.confidence > 0.0);

@@ -131,6 +131,9 @@ pub struct Stall {
 pub struct Pressure {
     pub memory: Option<Stall>,
     pub io: Option<Stall>,
+    /// Tasks that could run and have no CPU, be it because others have it or because of cpu.max. Not in recordings of older
+    /// builds.
+    pub cpu: Option<Stall>,
 }
 
 /// What the tracer counted. A member is `None` when no hook that gives it is attached.

@@ -59,6 +59,7 @@ pub struct Signals {
     pub memory_some: Option<f64>,
     pub memory_full: Option<f64>,
     pub io_some: Option<f64>,
+    pub cpu_some: Option<f64>,
     /// Share of the window with at least one task stalled for want of memory, and how many were on average, from the
     /// tracer.
     pub stall_wall: Option<f64>,
@@ -69,9 +70,12 @@ pub struct Signals {
     /// Share of the window in which at least one task waited, for memory or for a disk: the greatest of PSI's and the
     /// tracer's.
     pub waiting: Option<f64>,
-    /// Of the time that the tasks would work, how much they do not: (system + waiting) / (user + system + waiting), the
-    /// latter [`Thresholds::least_busy`](super::Thresholds) at least. `None` without cpu.stat.
+    /// Of the time that the tasks would work, how much they do not: (system + waiting) / (user + system + waiting). The
+    /// latter is at least [`Thresholds::least_busy`](super::Thresholds), and where PSI tells of CPUs, the time in which no
+    /// task waits for one: who neither runs nor waits for anything loses nothing. `None` without cpu.stat.
     pub lost: Option<f64>,
+    /// The same where only waiting for memory counts: reclaim, and pages that were thrown out a moment ago.
+    pub lost_to_memory: Option<f64>,
     /// Reclaim cycles, from the tracer.
     pub cycles_per_s: Option<f64>,
     /// Cycles that freed nothing, in the window.
@@ -139,7 +143,21 @@ impl Signals {
         let stall_wall = traced(|s| Some(s.tracer?.stall?.wall_ns))
             .zip(stall_tasks)
             .map(|(ns, tasks)| (per_s(ns) / 1e9).min(tasks).min(1.0));
-        let waiting = [memory_some, io_some, stall_wall].into_iter().flatten().reduce(f64::max);
+        let most = |kinds: &[Option<f64>]| kinds.iter().copied().flatten().reduce(f64::max);
+        let waiting = most(&[memory_some, io_some, stall_wall]);
+        let cpu_some = stalled(|s| s.pressure.cpu, |stall| stall.some);
+        let lost = |waiting: Option<f64>| {
+            let (user, system) = user.zip(system)?;
+            let t = &settings.thresholds;
+            let least = if io_some.is_some() { t.least_busy } else { t.least_busy_without_io };
+            // The time in which no task waits for a CPU. As far as none runs either, nor waits for anything else, nobody
+            // wants to work. That takes all three kinds of PSI.
+            let at_leisure = io_some.and(cpu_some).map_or(0.0, |queued| 1.0 - queued);
+            let lost = system + waiting.unwrap_or(0.0);
+            let all = (user + lost).max(least.from).max(at_leisure);
+            // Nothing at all was done where nothing was asked for either.
+            Some(if all > 0.0 { lost / all } else { 0.0 })
+        };
         let text_faults = traced(|s| s.tracer?.text_faults);
         let text_refaults = traced(|s| s.tracer?.text_refaults);
         let text_returns = traced(|s| Some(soon(&s.tracer?.text_returns?)));
@@ -179,19 +197,14 @@ impl Signals {
             memory_some,
             memory_full: stalled(|s| s.pressure.memory, |stall| stall.full),
             io_some,
+            cpu_some,
             stall_wall,
             stall_tasks,
             user_cpus: user,
             system_cpus: system,
             waiting,
-            lost: user.zip(system).map(|(user, system)| {
-                let t = &settings.thresholds;
-                let busy = if io_some.is_some() { t.least_busy } else { t.least_busy_without_io };
-                let waiting = waiting.unwrap_or(0.0);
-                let all = (user + system + waiting).max(busy.from);
-                // Nothing at all was done where nothing was asked for either.
-                if all > 0.0 { (system + waiting) / all } else { 0.0 }
-            }),
+            lost: lost(waiting),
+            lost_to_memory: lost(most(&[memory_some, stall_wall])),
             cycles_per_s: traced(|s| Some(s.tracer?.reclaim?.cycles)).map(per_s),
             empty_cycles: traced(|s| Some(s.tracer?.reclaim?.empty_cycles)),
             reclaim_wall: traced(|s| Some(s.tracer?.reclaim?.wall_ns)).map(|ns| (per_s(ns) / 1e9).min(1.0)),

@@ -149,6 +149,7 @@ fn hang(now: u64) -> Sample {
         pressure: Pressure {
             memory: Some(Stall { some: share(75), full: share(51) }),
             io: Some(Stall { some: share(18), full: Duration::ZERO }),
+            cpu: Some(Stall { some: share(30), full: Duration::ZERO }),
         },
         cpu: Some(Cpu { user: share(2), system: share(164) }),
         tracer: Some(TracerSample {

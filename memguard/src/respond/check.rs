@@ -80,7 +80,7 @@ mod tests {
             let sample = Sample {
                 at: time,
                 memory,
-                pressure: Pressure { memory: stall, io: stall },
+                pressure: Pressure { memory: stall, io: stall, cpu: None },
                 cpu: Some(Cpu { user: Duration::ZERO, system: time }),
                 tracer: None,
                 hung_below: false,

@@ -194,7 +194,7 @@ mod tests {
                 some: Duration::from_millis(10 * percent * second),
                 full: Duration::from_millis(10 * percent * second),
             });
-            Sample { pressure: Pressure { memory: stall, io: None }, ..hang(second) }
+            Sample { pressure: Pressure { memory: stall, ..Pressure::default() }, ..hang(second) }
         }
     }
 
@@ -225,7 +225,7 @@ mod tests {
         let short = |second: u64| {
             let full = Duration::from_secs(second.min(10));
             let stall = Some(Stall { some: full, full });
-            Sample { pressure: Pressure { memory: stall, io: None }, ..hang(second) }
+            Sample { pressure: Pressure { memory: stall, ..Pressure::default() }, ..hang(second) }
         };
         assert!(acts(Baseline::OomdWorkload, (0..120).map(short)).is_empty());
         // A share of avg10 alone would have held for fifteen seconds.

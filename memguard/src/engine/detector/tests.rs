@@ -209,7 +209,7 @@ fn who_sleeps_most_of_the_time_is_not_hung() {
         let mut sample = hang(second);
         sample.cpu = Some(Cpu { user: Duration::from_millis(5 * second), system: Duration::from_millis(40 * second) });
         let stall = Some(Stall { some: Duration::from_millis(100 * second), full: Duration::ZERO });
-        sample.pressure = Pressure { memory: stall, io: stall };
+        sample.pressure = Pressure { memory: stall, io: stall, cpu: None };
         if let Some(tracer) = &mut sample.tracer {
             tracer.stall = Some(StallSample { task_ns: 100_000_000 * second, wall_ns: 100_000_000 * second });
         }
@@ -218,6 +218,39 @@ fn who_sleeps_most_of_the_time_is_not_hung() {
     assert_eq!(first(&observations, State::Suspect), None);
     let terms = observations.last().unwrap().terms.as_ref().unwrap();
     assert_eq!(terms.missing().map(|term| term.name).collect::<Vec<_>>(), ["lost"]);
+}
+
+/// A hang on a disk that takes all of its time, with so many ms of each second that a task waits for memory, for the disk,
+/// and for a CPU, and so many pages of 24 MiB of cache replaced.
+fn on_a_slow_disk(memory: u64, io: u64, queued: Option<u64>, steals: u64) -> Option<usize> {
+    let stall = |ms: u64, second| Some(Stall { some: Duration::from_millis(ms * second), full: Duration::ZERO });
+    let (_, observations) = run((0..60).map(|second| {
+        let mut sample = hang(second);
+        (sample.memory.steals, sample.memory.refaults) = (steals * second, steals * second);
+        sample.cpu = Some(Cpu { user: Duration::from_millis(5 * second), system: Duration::from_millis(60 * second) });
+        let cpu = queued.and_then(|ms| stall(ms, second));
+        sample.pressure = Pressure { memory: stall(memory, second), io: stall(io, second), cpu };
+        if let Some(tracer) = &mut sample.tracer {
+            tracer.stall = None;
+        }
+        sample
+    }));
+    first(&observations, State::Livelock)
+}
+
+#[test]
+fn who_is_at_leisure_half_of_the_time_is_not_hung() {
+    assert!(on_a_slow_disk(500, 500, Some(20), 3300).is_none());
+    assert!(on_a_slow_disk(500, 500, Some(450), 3300).is_some(), "the others wait for a CPU");
+    assert!(on_a_slow_disk(500, 500, None, 3300).is_some(), "nobody knows what they do");
+    assert!(on_a_slow_disk(300, 980, Some(20), 3300).is_some());
+}
+
+#[test]
+fn pages_that_live_long_speak_against_a_hang_unless_all_time_is_lost_to_memory() {
+    // 6144 pages, replaced once in 40 s.
+    assert!(on_a_slow_disk(1000, 1000, Some(20), 150).is_some());
+    assert!(on_a_slow_disk(700, 1000, Some(20), 150).is_none());
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Spent {
             pressure: Pressure {
                 memory: Some(Stall { some: self.time([75, 20, 5, 0]), full: self.time([51, 5, 1, 0]) }),
                 io: Some(Stall { some: self.time([18, 18, 30, 0]), full: self.time([10, 2, 9, 0]) }),
+                cpu: Some(Stall { some: self.time([30, 60, 10, 0]), full: Duration::ZERO }),
             },
             cpu: Some(Cpu { user: self.time([2, 180, 40, 0]), system: self.time([164, 20, 60, 0]) }),
             tracer: Some(TracerSample {
@@ -199,12 +200,13 @@ prop_compose! {
         memory in memory(),
         memory_stall in stall(),
         io in stall(),
+        queued in stall(),
         cpu in prop::option::weighted(0.9, (value(), value())),
         tracer in prop::option::weighted(0.9, tracer()),
         hung_below in prop::bool::weighted(0.1),
     ) -> Sample {
         let cpu = cpu.map(|(user, system)| Cpu { user: Duration::from_micros(user), system: Duration::from_nanos(system) });
-        Sample { at, memory, pressure: Pressure { memory: memory_stall, io }, cpu, tracer, hung_below }
+        Sample { at, memory, pressure: Pressure { memory: memory_stall, io, cpu: queued }, cpu, tracer, hung_below }
     }
 }
 
