@@ -139,9 +139,10 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
 /// Program text is thrown out and wanted again: by the tracer's memory of which text had its last fault when, or, where
 /// that can't be had, by the number of faults and the mean lifetime of a cached page.
 fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
-    // On a slow disk pages live long even in a hang; then it takes that nothing at all gets done, and for want of memory: on
-    // such a disk somebody waits for it all the time while work goes on.
-    let utterly = signals.lost_to_memory.map_or(0.0, |lost| t.lost_utterly.confidence(lost));
+    // Where nothing at all gets done, pages that live long say little. But a slow disk may be waited for all the time while
+    // work goes on, by one task or another: there they decide.
+    let for_memory = signals.lost_to_memory.filter(|_| !waits_for_disk(signals, t));
+    let utterly = for_memory.map_or(0.0, |lost| t.lost_utterly.confidence(lost));
     let turnover = |ramp: Ramp| {
         let mut term = graded(
             "turnover",
@@ -174,7 +175,7 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
                 t.text_return_share,
                 format!("{} of all text that had to be read", percent(share)),
             ),
-            turnover(t.turnover_per_s),
+            turnover(if waits_for_disk(signals, t) { t.disk_turnover_per_s } else { t.turnover_per_s }),
         ];
     }
     let (faults, what) = match signals.text_faults_per_s {
@@ -189,6 +190,11 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
         graded("text_faults", Some(faults), t.text_faults_per_s, format!("{faults:.0} {what}")),
         turnover(t.text_turnover_per_s),
     ]
+}
+
+/// Whether the disk alone accounts for what is lost. One slow enough is busy all of the time while work goes on.
+fn waits_for_disk(signals: &Signals, t: &Thresholds) -> bool {
+    signals.io_some.is_some_and(|waiting| waiting >= t.lost.from)
 }
 
 /// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for long: then little of the
@@ -236,5 +242,18 @@ mod tests {
         assert!(slope[0] > 0.3 && slope.is_sorted() && slope[2] < 1.0, "{slope:?}");
         assert!((slope[3] - 1.0).abs() < 1e-9 && (slope[4] - 1.0).abs() < 1e-9, "{slope:?}");
         assert!(turnover(0.2, 0.95) > 0.99, "pages that live for five seconds need no help");
+    }
+
+    #[test]
+    fn where_the_disk_is_waited_for_all_the_time_pages_have_to_live_shorter() {
+        let met = |turnover_per_s, waiting| {
+            let io_some = Some(waiting);
+            let (text_returns_per_s, lost_to_memory) = (Some(1.0), Some(waiting));
+            let signals =
+                Signals { turnover_per_s, io_some, text_returns_per_s, lost_to_memory, ..Signals::default() };
+            let Terms(terms) = evaluate(&signals, &Thresholds::default());
+            terms.iter().any(|term| term.name == "turnover" && term.met)
+        };
+        assert!(met(0.1, 0.5) && !met(0.1, 1.0) && met(0.2, 1.0));
     }
 }

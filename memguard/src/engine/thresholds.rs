@@ -159,6 +159,7 @@ pub struct Thresholds {
     pub text_return_share: Ramp,
     pub crowded: Ramp,
     pub turnover_per_s: Ramp,
+    pub disk_turnover_per_s: Ramp,
     pub text_faults_per_s: Ramp,
     pub text_turnover_per_s: Ramp,
     pub lost: Ramp,
@@ -180,6 +181,7 @@ impl Default for Thresholds {
             text_return_share: Ramp::new(0.35, 0.75),
             crowded: Ramp::plain(0.80),
             turnover_per_s: Ramp::new(0.05, 0.15),
+            disk_turnover_per_s: Ramp::new(0.12, 0.25),
             text_faults_per_s: Ramp::new(20.0, 100.0),
             text_turnover_per_s: Ramp::new(0.15, 0.5),
             lost: Ramp::new(0.85, 0.95),
@@ -262,19 +264,23 @@ knobs! {
         "How often the page cache is replaced as a whole: 1 / mean lifetime of a cached page. Pages that live for 20 s are \
          not thrashed. Hangs 0.09 to 8, and 0.03 on the slowest disk (see lost_utterly). The one that was missed had 0.02 \
          to 0.03, and 0.014 while it did half of its work.";
+    graded disk_turnover_per_s, "1/s", 0.0..=1000.0,
+        "What takes its place where tasks wait for the disk as much of the time as lost asks for: on a slow disk somebody does \
+         so while work goes on. Hangs 0.26 and more, and 0.03 in one that is missed for it; services that went on at a third \
+         and at three fifths of their speed 0.02 to 0.08.";
     graded text_faults_per_s, "1/s", 0.0..=1_000_000.0,
         "Where the tracer can't tell which text comes back: faults on text, or major faults of any kind.";
     graded text_turnover_per_s, "1/s", 0.0..=1000.0,
         "... and how often the page cache is replaced, which then has to say more: hangs mostly 0.2 to 8.";
     graded lost, "share of its time", 0.0..=1.0,
-        "(kernel time + waiting for memory or disk) / (user time + kernel time + waiting), the latter least_busy at least. \
-         Hangs 0.91 to 1. Programs whose text is thrown out and comes back just as often, but \
-         which go on at a third or more of their speed: 0.35 to 0.83; 0.9 in two that went on at half of theirs and are \
-         spared by turnover alone.";
+        "(kernel time + waiting for memory or disk) / (user time + kernel time + waiting), the latter least_busy at least, \
+         and where cpu.pressure tells, the time in which no task waits for a CPU. Hangs 0.91 to 1. Programs whose text is \
+         thrown out and comes back just as often, but which go on at a third or more of their speed: 0.35 to 0.83; 0.9 in \
+         two that went on at half of theirs and 0.99 in services on a slow disk, which are spared by turnover alone.";
     graded lost_utterly, "share of its time", 0.0..=1.0,
-        "With so much lost, pages may live long and it is a hang all the same: on a disk that gives 30 reads a second a \
-         hung container replaced its page cache once in 30 s only, and lost 0.99. One of four that hung on one CPU was \
-         now above 0.98 and now at 0.97; with a hard edge there its verdict came seven seconds later.";
+        "With so much lost to the kernel and to waiting for memory, and the disk not waited for all the time, pages may live \
+         long and it is a hang all the same. One of four that hung on one CPU was now above 0.98 and now at 0.97; with a hard \
+         edge there its verdict came seven seconds later.";
     plain frantic_turnover_per_s, "1/s", 0.0..=1000.0,
         "With the page cache replaced so often, next to nothing but text left in it and nearly all of that coming back, time \
          in user mode is not work either: three python processes at 6.6 % of theirs still spent 0.36 CPUs there, with pages \
@@ -283,7 +289,9 @@ knobs! {
         "What takes the place of lost then. That hang had lost 0.69 to 0.75.";
     plain least_busy, "CPUs and waiting", 0.0..=4.0,
         "Less than this is no work that could be lost: a service that sleeps most of the time, and reads its text in \
-         whenever it wakes up, went on at 98 % of its work, and without this had lost 0.92 to 0.95 of it.";
+         whenever it wakes up, went on at 98 % of its work, and without this had lost 0.92 to 0.95 of it. Where cpu.pressure \
+         tells who waits for a CPU, all of the rest of the time counts instead: of eight threads that mostly sleep, on a slow \
+         disk, one waited for it two fifths of the time, at nine tenths of their work, and had lost 0.97 of half a CPU.";
     plain least_busy_without_io, "CPUs and waiting", 0.0..=4.0,
         "The same where waiting for the disk can't be seen (no PSI).";
 }
