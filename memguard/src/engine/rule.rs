@@ -230,8 +230,12 @@ mod tests {
     #[test]
     fn the_more_time_is_lost_the_less_pages_that_live_long_speak_against_a_hang() {
         let turnover = |turnover_per_s, lost| {
-            let signals =
-                Signals { turnover_per_s, lost_to_memory: Some(lost), text_returns_per_s: Some(1.0), ..Signals::default() };
+            let signals = Signals {
+                turnover_per_s,
+                lost_to_memory: Some(lost),
+                text_returns_per_s: Some(1.0),
+                ..Signals::default()
+            };
             let Terms(terms) = evaluate(&signals, &Thresholds::default());
             let term = terms.into_iter().find(|term| term.name == "turnover").unwrap();
             assert_eq!(term.met, term.confidence > 0.0);
@@ -249,8 +253,7 @@ mod tests {
         let met = |turnover_per_s, waiting| {
             let io_some = Some(waiting);
             let (text_returns_per_s, lost_to_memory) = (Some(1.0), Some(waiting));
-            let signals =
-                Signals { turnover_per_s, io_some, text_returns_per_s, lost_to_memory, ..Signals::default() };
+            let signals = Signals { turnover_per_s, io_some, text_returns_per_s, lost_to_memory, ..Signals::default() };
             let Terms(terms) = evaluate(&signals, &Thresholds::default());
             terms.iter().any(|term| term.name == "turnover" && term.met)
         };

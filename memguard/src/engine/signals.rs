@@ -146,17 +146,17 @@ impl Signals {
         let most = |kinds: &[Option<f64>]| kinds.iter().copied().flatten().reduce(f64::max);
         let waiting = most(&[memory_some, io_some, stall_wall]);
         let cpu_some = stalled(|s| s.pressure.cpu, |stall| stall.some);
-        let lost = |waiting: Option<f64>| {
+        let share_lost = |waiting: Option<f64>| {
             let (user, system) = user.zip(system)?;
             let t = &settings.thresholds;
             let least = if io_some.is_some() { t.least_busy } else { t.least_busy_without_io };
             // The time in which no task waits for a CPU. As far as none runs either, nor waits for anything else, nobody
             // wants to work. That takes all three kinds of PSI.
             let at_leisure = io_some.and(cpu_some).map_or(0.0, |queued| 1.0 - queued);
-            let lost = system + waiting.unwrap_or(0.0);
-            let all = (user + lost).max(least.from).max(at_leisure);
+            let not_worked = system + waiting.unwrap_or(0.0);
+            let all = (user + not_worked).max(least.from).max(at_leisure);
             // Nothing at all was done where nothing was asked for either.
-            Some(if all > 0.0 { lost / all } else { 0.0 })
+            Some(if all > 0.0 { not_worked / all } else { 0.0 })
         };
         let text_faults = traced(|s| s.tracer?.text_faults);
         let text_refaults = traced(|s| s.tracer?.text_refaults);
@@ -203,8 +203,8 @@ impl Signals {
             user_cpus: user,
             system_cpus: system,
             waiting,
-            lost: lost(waiting),
-            lost_to_memory: lost(most(&[memory_some, stall_wall])),
+            lost: share_lost(waiting),
+            lost_to_memory: share_lost(most(&[memory_some, stall_wall])),
             cycles_per_s: traced(|s| Some(s.tracer?.reclaim?.cycles)).map(per_s),
             empty_cycles: traced(|s| Some(s.tracer?.reclaim?.empty_cycles)),
             reclaim_wall: traced(|s| Some(s.tracer?.reclaim?.wall_ns)).map(|ns| (per_s(ns) / 1e9).min(1.0)),

@@ -162,7 +162,7 @@ impl Squeeze {
     }
 
     /// Whether the OOM killer has ended somebody for the lowered limit. A kill is counted where its victim was, so in the
-    /// subtree (`__oom_kill_process()` in mm/oom_kill.c), and a container inside may have one at its own, smaller limit
+    /// subtree (`__oom_kill_process()`), and a container inside may have one at its own, smaller limit
     /// meanwhile; whose limit asked is told by `oom` of memory.events.local (`mem_cgroup_oom()` and `memory_max_write()`).
     fn has_killed(&self, memory: &Memory) -> bool {
         let asked = match (memory.local, self.asked_before) {
