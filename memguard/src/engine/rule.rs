@@ -192,9 +192,10 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
     ]
 }
 
-/// Whether the disk alone accounts for what is lost. One slow enough is busy all of the time while work goes on.
+/// Whether the disk alone accounts for what is lost, or, without PSI, may do so. One slow enough is waited for all of the time
+/// while work goes on.
 fn waits_for_disk(signals: &Signals, t: &Thresholds) -> bool {
-    signals.io_some.is_some_and(|waiting| waiting >= t.lost.from)
+    signals.io_some.is_none_or(|waiting| waiting >= t.lost.from)
 }
 
 /// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for long: then little of the
@@ -232,8 +233,9 @@ mod tests {
         let turnover = |turnover_per_s, lost| {
             let signals = Signals {
                 turnover_per_s,
-                lost_to_memory: Some(lost),
                 text_returns_per_s: Some(1.0),
+                io_some: Some(0.1),
+                lost_to_memory: Some(lost),
                 ..Signals::default()
             };
             let Terms(terms) = evaluate(&signals, &Thresholds::default());
@@ -250,13 +252,13 @@ mod tests {
 
     #[test]
     fn where_the_disk_is_waited_for_all_the_time_pages_have_to_live_shorter() {
-        let met = |turnover_per_s, waiting| {
-            let io_some = Some(waiting);
-            let (text_returns_per_s, lost_to_memory) = (Some(1.0), Some(waiting));
-            let signals = Signals { turnover_per_s, io_some, text_returns_per_s, lost_to_memory, ..Signals::default() };
+        let met = |turnover_per_s, io_some| {
+            let (text_returns_per_s, lost_to_memory) = (Some(1.0), Some(io_some.unwrap_or(1.0)));
+            let signals = Signals { turnover_per_s, text_returns_per_s, io_some, lost_to_memory, ..Signals::default() };
             let Terms(terms) = evaluate(&signals, &Thresholds::default());
             terms.iter().any(|term| term.name == "turnover" && term.met)
         };
-        assert!(met(0.1, 0.5) && !met(0.1, 1.0) && met(0.2, 1.0));
+        assert!(met(0.1, Some(0.5)) && !met(0.1, Some(1.0)) && met(0.2, Some(1.0)));
+        assert!(!met(0.1, None) && met(0.2, None), "nobody knows what is waited for");
     }
 }

@@ -149,12 +149,12 @@ impl Signals {
         let share_lost = |waiting: Option<f64>| {
             let (user, system) = user.zip(system)?;
             let t = &settings.thresholds;
-            let least = if io_some.is_some() { t.least_busy } else { t.least_busy_without_io };
+            let busy = if io_some.is_some() { t.least_busy } else { t.least_busy_without_io };
             // The time in which no task waits for a CPU. As far as none runs either, nor waits for anything else, nobody
             // wants to work. That takes all three kinds of PSI.
             let at_leisure = io_some.and(cpu_some).map_or(0.0, |queued| 1.0 - queued);
             let not_worked = system + waiting.unwrap_or(0.0);
-            let all = (user + not_worked).max(least.from).max(at_leisure);
+            let all = (user + not_worked).max(busy.from).max(at_leisure);
             // Nothing at all was done where nothing was asked for either.
             Some(if all > 0.0 { not_worked / all } else { 0.0 })
         };
