@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn where_the_disk_is_waited_for_all_the_time_pages_have_to_live_shorter() {
-        let met = |turnover_per_s, io_some| {
+        let met = |turnover_per_s, io_some: Option<f64>| {
             let (text_returns_per_s, lost_to_memory) = (Some(1.0), Some(io_some.unwrap_or(1.0)));
             let signals = Signals { turnover_per_s, text_returns_per_s, io_some, lost_to_memory, ..Signals::default() };
             let Terms(terms) = evaluate(&signals, &Thresholds::default());
