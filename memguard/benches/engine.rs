@@ -178,6 +178,7 @@ fn files(folder: &std::path::Path) -> std::io::Result<()> {
         ("memory.events", "low 0\nhigh 0\nmax 112847\noom 0\noom_kill 0\noom_group_kill 0\n"),
         ("memory.pressure", pressure),
         ("io.pressure", pressure),
+        ("cpu.pressure", pressure),
         ("cpu.stat", "usage_usec 166000000\nuser_usec 2000000\nsystem_usec 164000000\ncore_sched.force_idle_usec 0\n"),
         ("cgroup.events", "populated 1\nfrozen 0\n"),
     ] {

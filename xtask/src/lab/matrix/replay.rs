@@ -141,6 +141,9 @@ pub(super) struct Replayed {
     pub(super) samples: u64,
 }
 
+/// What `memguard replay` says of a recording of a run in which no cgroup was under reclaim for as long as a look takes.
+pub(super) const NOTHING_SEEN: &str = "has no samples, so there is nothing to judge";
+
 /// Recordings that one process of memguard's is given.
 const TOGETHER: usize = 64;
 
