@@ -1,6 +1,6 @@
 //! What memguard said during a run, from the lines of its log.
 
-use memguard_lab::{Line, Record};
+use memguard_lab::{Line, Record, record::Figures};
 use serde_json::Value;
 
 use super::{Judgement, Run};
@@ -150,8 +150,8 @@ impl Run<'_> {
         judgement.expect(self.files_only || said.lost == Some(0), || format!("memguard lost {:?} events", said.lost));
         // From 7.1 on tracepoints can be preempted (kernel commit a46023d5616e), and a program that is entered again on
         // the same CPU is skipped the second time.
-        let cycles =
-            self.samples.last().map_or(0, |(_, sample)| sample.containers.values().map(|f| f.max_events).sum());
+        let hits = |figures: &Figures| figures.max_events + figures.high_events;
+        let cycles = self.samples.last().map_or(0, |(_, sample)| sample.containers.values().map(hits).sum());
         judgement.expect(said.ends_lost * 100 <= cycles, || {
             format!("the ends of {} of {cycles} reclaim cycles were not seen", said.ends_lost)
         });

@@ -240,6 +240,26 @@ fn lost_records_are_a_failure() {
     Made { lost: 3, ..ENDED }.fails("lost Some(3)");
 }
 
+/// One of several thousand may be lost, whichever limit they were for.
+#[test]
+fn cycles_whose_end_was_not_seen_are_a_failure_if_they_are_many() {
+    let scenario = Scenario::read(&paths::scenarios().join("livelock.toml")).unwrap();
+    let judged = |lost: u64, change: fn(&mut Figures)| {
+        let mut lines = SEEN.lines();
+        for line in &mut lines {
+            match &mut line.record {
+                Record::Log { line } => *line = line.replace("\"ends_lost\":0", &format!("\"ends_lost\":{lost}")),
+                Record::Sample(sample) => sample.containers.values_mut().for_each(change),
+                _ => {}
+            }
+        }
+        let judgement = judge(&scenario, SEEN.mode, &[], &lines);
+        judgement.failures.iter().any(|failure| failure.contains("were not seen"))
+    };
+    assert!(!judged(1, |_| {}) && judged(1_000_000, |_| {}));
+    assert!(!judged(1, |figures| figures.high_events = std::mem::take(&mut figures.max_events)));
+}
+
 #[test]
 fn an_incident_that_was_not_kept_is_a_failure() {
     Made { forgets: true, ..ENDED }.fails("the journal holds Some([])");
