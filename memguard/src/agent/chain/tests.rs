@@ -2,7 +2,6 @@
 //! lab's hang.
 
 use std::{
-    fmt::Write as _,
     fs,
     os::unix::fs::MetadataExt as _,
     sync::{Arc, Mutex},
@@ -12,7 +11,7 @@ use super::*;
 use crate::{
     agent::{Config, now},
     cgroup::{CgroupHandle, CgroupRoot, fake_cgroup},
-    engine::{Cpu, LocalEvents, Memory, Sample, State, fixture::MIB, fixture::hang},
+    engine::{Cpu, LocalEvents, Memory, Sample, Stall, State, fixture::MIB, fixture::hang},
     journal::Journal,
     kernel::{Coverage, Facts, Level, plan},
     respond::{ActionError, Ended, Method, Mode, Out, Policy},
@@ -44,11 +43,10 @@ fn write(path: &Path, sample: &Sample) {
     if let Some(LocalEvents { max, oom, .. }) = local {
         events.push(("memory.events.local", format!("high 0\nmax {max}\noom {oom}\noom_kill 0\n")));
     }
-    let mut pressure = String::new();
-    for (kind, time) in [("some", sample.pressure.memory.unwrap().some), ("full", sample.pressure.memory.unwrap().full)]
-    {
-        writeln!(pressure, "{kind} total={}", time.as_micros()).unwrap();
-    }
+    let pressure = |stall: Option<Stall>| {
+        let Stall { some, full } = stall.unwrap();
+        format!("some total={}\nfull total={}\n", some.as_micros(), full.as_micros())
+    };
     let stat = format!(
         "anon {anon}\nfile {file}\nshmem 0\npgsteal {steals}\nworkingset_refault_file {refaults}\npgmajfault {major_faults}\n"
     );
@@ -56,7 +54,9 @@ fn write(path: &Path, sample: &Sample) {
         ("memory.current", format!("{current}\n")),
         ("memory.max", max.map_or_else(|| "max\n".to_owned(), |max| format!("{max}\n"))),
         ("memory.stat", stat),
-        ("memory.pressure", pressure),
+        ("memory.pressure", pressure(sample.pressure.memory)),
+        ("io.pressure", pressure(sample.pressure.io)),
+        ("cpu.pressure", pressure(sample.pressure.cpu)),
         ("cpu.stat", format!("user_usec {}\nsystem_usec {}\n", cpu.user.as_micros(), cpu.system.as_micros())),
     ];
     for (name, text) in files.into_iter().chain(events) {
