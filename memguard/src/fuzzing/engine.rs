@@ -196,6 +196,7 @@ fn change(sample: &mut Sample, member: u8, value: u64) {
             memory.local = (value != 1).then_some(local);
         }
         29 => sample.hung_below = value == 1,
+        30 => sample.pressure.cpu = (value != 1).then_some(Stall { some: time, full: time }),
         _ => {
             let Some(tracer) = &mut sample.tracer else { return };
             match member {

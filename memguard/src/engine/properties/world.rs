@@ -223,6 +223,7 @@ pub(super) enum Counter {
     OomKills,
     MemorySome,
     IoSome,
+    CpuSome,
     User,
     System,
     TextFaults,
@@ -232,7 +233,7 @@ pub(super) enum Counter {
 }
 
 impl Counter {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Scans,
         Self::Steals,
         Self::Refaults,
@@ -243,6 +244,7 @@ impl Counter {
         Self::OomKills,
         Self::MemorySome,
         Self::IoSome,
+        Self::CpuSome,
         Self::User,
         Self::System,
         Self::TextFaults,
@@ -268,6 +270,7 @@ impl Counter {
             Self::OomKills => &mut memory.oom_kills,
             Self::MemorySome => return time(&mut pressure.memory.as_mut().unwrap().some),
             Self::IoSome => return time(&mut pressure.io.as_mut().unwrap().some),
+            Self::CpuSome => return time(&mut pressure.cpu.as_mut().unwrap().some),
             Self::User => return time(&mut sample.cpu.as_mut().unwrap().user),
             Self::System => return time(&mut sample.cpu.as_mut().unwrap().system),
             Self::TextFaults => tracer.text_faults.as_mut().unwrap(),

@@ -184,8 +184,7 @@ fn evaluate(folders: &[PathBuf], scenarios: &[Scenario], earlier: Results) -> an
                 run.judge(&replayed);
                 evaluation.runs.push(run);
             }
-            // A scenario whose sizes leave it room is no fault of a recording's.
-            Err(error) if format!("{error:#}").contains(replay::NOTHING_SEEN) => {
+            Err(error) if saw_nothing(run.class, &error) => {
                 evaluation.left_out.push(format!("{}: nothing was at its limit for long", name(&run.recording)));
             }
             Err(error) => evaluation.broken.push(format!("{}: {error:#}", name(&run.recording))),
@@ -193,6 +192,13 @@ fn evaluate(folders: &[PathBuf], scenarios: &[Scenario], earlier: Results) -> an
     }
     evaluation.runs.sort_by(|a, b| (&a.scenario, &a.kernel, &a.file).cmp(&(&b.scenario, &b.kernel, &b.file)));
     Ok(evaluation)
+}
+
+/// Whether memguard saw nothing in a run, and there was nothing to see: a scenario whose sizes leave it room is no fault of a
+/// recording's. Had the run hung, to have seen nothing would be the worst of misses, and no reason to leave it out.
+fn saw_nothing(class: Class, error: &anyhow::Error) -> bool {
+    let hung = matches!(class, Class::Hung | Class::HungBriefly | Class::Contrary);
+    !hung && format!("{error:#}").contains(replay::NOTHING_SEEN)
 }
 
 fn name(path: &Path) -> String {
@@ -328,6 +334,14 @@ mod tests {
         assert!(report(&broke_off, 0, &known).unwrap_err().to_string().contains("1 runs that broke off"));
         assert!(report(&Evaluation::default(), 2, &known).unwrap_err().to_string().contains("2 runs that broke off"));
         report(&Evaluation::default(), 0, &known).unwrap();
+    }
+
+    #[test]
+    fn only_a_run_in_which_nothing_hung_is_left_out_for_having_no_samples() {
+        let said = anyhow::anyhow!("`memguard replay x` failed:\nmemguard: x {}: why", replay::NOTHING_SEEN);
+        assert!(saw_nothing(Class::Works, &said) && saw_nothing(Class::Unproven, &said));
+        assert!(!saw_nothing(Class::Hung, &said) && !saw_nothing(Class::HungBriefly, &said));
+        assert!(!saw_nothing(Class::Works, &anyhow::anyhow!("the recording is cut")));
     }
 
     #[test]
