@@ -81,6 +81,42 @@ impl Size {
     }
 }
 
+/// A limit in CPUs, as Kubernetes' `limits.cpu`: time that may be spent in each second, over all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Cpus(f64);
+
+impl Cpus {
+    /// What Kubernetes takes, in microseconds.
+    const PERIOD_US: u32 = 100_000;
+    /// The kernel takes no quota under a millisecond (`tg_set_cfs_bandwidth()`).
+    const LEAST: f64 = 0.01;
+
+    /// What is written to cpu.max.
+    #[must_use]
+    pub fn file_text(self) -> String {
+        format!("{:.0} {}", self.0 * f64::from(Self::PERIOD_US), Self::PERIOD_US)
+    }
+}
+
+impl TryFrom<f64> for Cpus {
+    type Error = String;
+
+    fn try_from(cpus: f64) -> Result<Self, String> {
+        if (Self::LEAST..=1024.0).contains(&cpus) {
+            Ok(Self(cpus))
+        } else {
+            Err(format!("expected a number of CPUs from {} to 1024, found {cpus}", Self::LEAST))
+        }
+    }
+}
+
+impl From<Cpus> for f64 {
+    fn from(cpus: Cpus) -> Self {
+        cpus.0
+    }
+}
+
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,6 +200,7 @@ pub struct Time {
 pub struct Pod {
     pub name: String,
     pub memory_max: Option<Size>,
+    pub cpu_max: Option<Cpus>,
     #[serde(default)]
     pub container: Vec<Container>,
 }
@@ -175,6 +212,7 @@ pub struct Container {
     pub name: String,
     pub memory_max: Option<Size>,
     pub memory_high: Option<Size>,
+    pub cpu_max: Option<Cpus>,
     /// memory.oom.group, which the kubelet sets since Kubernetes 1.28.
     #[serde(default)]
     pub oom_group: bool,

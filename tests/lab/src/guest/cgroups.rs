@@ -53,6 +53,9 @@ pub(super) fn make(scenario: &Scenario) -> anyhow::Result<Tree> {
         if let Some(max) = pod.memory_max {
             write(slice.join("memory.max"), &max.file_text())?;
         }
+        if let Some(max) = pod.cpu_max {
+            write(slice.join("cpu.max"), &max.file_text())?;
+        }
         for container in &pod.container {
             let path = slice.join(scope(&pod.name, &container.name));
             fill(&path, container)?;
@@ -75,6 +78,9 @@ fn fill(path: &Path, container: &Container) -> anyhow::Result<()> {
     }
     if let Some(high) = container.memory_high {
         write(path.join("memory.high"), &high.file_text())?;
+    }
+    if let Some(max) = container.cpu_max {
+        write(path.join("cpu.max"), &max.file_text())?;
     }
     write(path.join("memory.oom.group"), if container.oom_group { "1" } else { "0" })?;
     for nested in container.workload.iter().filter_map(|workload| workload.nested.as_deref()) {

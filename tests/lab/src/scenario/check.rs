@@ -156,6 +156,7 @@ mod tests {
         [[pod.container]]
         name = "main"
         memory_max = "512M"
+        cpu_max = 0.25
         [[pod.container.workload]]
         name = "listener"
         run = { program = "listener", threads = 4, hot_mib = 48, calls = 200, pause_ms = 2 }
@@ -185,7 +186,9 @@ mod tests {
         let scenario = read(GOOD).unwrap();
         assert_eq!((scenario.name.as_str(), scenario.kind), ("example", Kind::Livelock));
         assert_eq!(scenario.vm, Vm::default());
-        assert_eq!(scenario.pod[0].container[0].memory_max, Some(Size(Some(512 << 20))));
+        let container = &scenario.pod[0].container[0];
+        assert_eq!(container.memory_max, Some(Size(Some(512 << 20))));
+        assert_eq!(container.cpu_max.unwrap().file_text(), "25000 100000");
         let sent: Scenario = serde_json::from_str(&serde_json::to_string(&scenario).unwrap()).unwrap();
         assert_eq!(sent, scenario);
     }
@@ -199,6 +202,8 @@ mod tests {
             ("\"512M\"", "\"512 MB\"", "512 MB"),
             ("\"512M\"", "\"max\"", "memory limit"),
             ("\"512M\"", "\"99999999999G\"", "99999999999G"),
+            ("cpu_max = 0.25", "cpu_max = 0.005", "0.005"),
+            ("cpu_max = 0.25", "cpu_max = nan", "number of CPUs"),
             ("name = \"hog\"", "name = \"listener\"", "two workloads"),
             ("runner/main", "runner/other", "runner/other"),
             ("warm_up_s = 20", "warm_up_s = 5", "warm_up_s"),
