@@ -76,6 +76,11 @@ pub struct Counters {
     pub stall_ns: u64,
     /// Wall time in ns during which at least one task was so stalled.
     pub stall_wall_ns: u64,
+    /// Time that tasks spent in `filemap_fault()`, summed over tasks, in ns: reading what a mapping of a file needs, and all
+    /// that this takes, reclaim among it.
+    pub fault_ns: u64,
+    /// Time that the same tasks spent between two such calls, in ns, at most [`MOST_BETWEEN_FAULTS_NS`] each time.
+    pub between_faults_ns: u64,
     /// Those of [`Counters::refaults`] that belong to files which this cgroup executes: had a major fault on their text.
     pub text_refaults: u64,
     /// Major faults on program text whose piece ([`text_piece_shift`]) had its last one at most [`RETURN_BOUNDS_NS`]
@@ -102,6 +107,8 @@ impl Counters {
             oom_victims,
             stall_ns,
             stall_wall_ns,
+            fault_ns,
+            between_faults_ns,
             text_refaults,
             text_returns,
             cycle_ns_log2,
@@ -119,6 +126,8 @@ impl Counters {
         self.oom_victims = self.oom_victims.wrapping_add(*oom_victims);
         self.stall_ns = self.stall_ns.wrapping_add(*stall_ns);
         self.stall_wall_ns = self.stall_wall_ns.wrapping_add(*stall_wall_ns);
+        self.fault_ns = self.fault_ns.wrapping_add(*fault_ns);
+        self.between_faults_ns = self.between_faults_ns.wrapping_add(*between_faults_ns);
         self.text_refaults = self.text_refaults.wrapping_add(*text_refaults);
         for (sum, value) in self.text_returns.iter_mut().zip(text_returns) {
             *sum = sum.wrapping_add(*value);
@@ -214,6 +223,22 @@ pub struct StallStart {
     pub depth: u64,
 }
 
+/// The latest of a thread's file faults. The slot is shared by all threads whose ids have the same low bits, the latest wins:
+/// the time of the other one's fault is lost, and that up to its next one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadFault {
+    /// The thread's id; 0 for nobody's.
+    pub thread: u64,
+    /// When it began, `CLOCK_MONOTONIC` ns; 0 once it has ended.
+    pub began_ns: u64,
+    /// When the last one ended, `CLOCK_MONOTONIC` ns; 0 if none has.
+    pub ended_ns: u64,
+}
+
+/// See [`Counters::between_faults_ns`]: a thread that has slept for an hour has not rested for more than this, in ns.
+pub const MOST_BETWEEN_FAULTS_NS: u64 = 1_000_000_000;
+
 /// When a piece of program text had its last major fault. The slot is shared by all pieces that hash to it, the latest
 /// wins: some returns are missed, none is made up but by a collision of 64 bits.
 #[repr(C)]
@@ -303,10 +328,11 @@ pub struct Losses {
 }
 
 const _: () = {
-    assert!(size_of::<Counters>() == 8 * (14 + RETURN_BUCKETS + CYCLE_BUCKETS));
+    assert!(size_of::<Counters>() == 8 * (16 + RETURN_BUCKETS + CYCLE_BUCKETS));
     assert!(size_of::<CgroupEntry>() == size_of::<Counters>() + 56);
     assert!(size_of::<CycleStart>() == 16);
     assert!(size_of::<StallStart>() == 24);
+    assert!(size_of::<ThreadFault>() == 24);
     assert!(size_of::<TextPiece>() == 16);
     assert!(size_of::<ReturnedFile>() == 40);
     assert!(size_of::<Losses>() == 40);

@@ -20,6 +20,8 @@ pub mod maps {
     pub const CYCLE_STARTS: &str = "CYCLE_STARTS";
     /// Hash: thread id (`u32`) to [`StallStart`](crate::counters::StallStart), one entry for each stalled task.
     pub const STALL_STARTS: &str = "STALL_STARTS";
+    /// Array of [`ThreadFault`](crate::counters::ThreadFault), by the low bits of the thread's id.
+    pub const THREAD_FAULTS: &str = "THREAD_FAULTS";
     /// Array of [`TextPiece`](crate::counters::TextPiece), used as a hash table without chains.
     pub const TEXT_PIECES: &str = "TEXT_PIECES";
     /// Array of `u64`: [keys](crate::counters::text_file_key) of files that are executed, used as a hash table without
@@ -58,6 +60,9 @@ pub mod maps {
     pub const DEFAULT_CYCLE_STARTS: u32 = 8192;
     /// Tasks that can be stalled at once, node-wide, with their stall timed.
     pub const DEFAULT_STALL_STARTS: u32 = 8192;
+    /// Threads that can have file faults, node-wide, with their time taken; a power of two. Ids are given one after the other,
+    /// so of few threads hardly two have the same low bits. They take 384 KiB.
+    pub const THREAD_FAULTS_SLOTS: u32 = 16384;
     /// Pieces of program text that are remembered, node-wide; a power of two. They take 512 KiB.
     pub const TEXT_PIECES_SLOTS: u32 = 32768;
     /// Files that are executed, once for each cgroup that does, node-wide; a power of two. They take 128 KiB.

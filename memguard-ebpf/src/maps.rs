@@ -5,10 +5,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, RingBuf},
 };
 use memguard_common::{
-    counters::{CgroupEntry, CycleStart, Losses, ReturnedFile, StallStart, TextPiece},
+    counters::{CgroupEntry, CycleStart, Losses, ReturnedFile, StallStart, TextPiece, ThreadFault},
     maps::{
         DEFAULT_CYCLE_STARTS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, DEFAULT_STALL_STARTS, PROBES, RETURNED_FILES_SLOTS,
-        TEXT_FILES_SLOTS, TEXT_PIECES_SLOTS, home_slot,
+        TEXT_FILES_SLOTS, TEXT_PIECES_SLOTS, THREAD_FAULTS_SLOTS, home_slot,
     },
 };
 
@@ -25,6 +25,9 @@ pub static CYCLE_STARTS: HashMap<u32, CycleStart> = HashMap::with_max_entries(DE
 
 #[map]
 pub static STALL_STARTS: HashMap<u32, StallStart> = HashMap::with_max_entries(DEFAULT_STALL_STARTS, 0);
+
+#[map]
+pub static THREAD_FAULTS: Array<ThreadFault> = Array::with_max_entries(THREAD_FAULTS_SLOTS, 0);
 
 #[map]
 pub static TEXT_PIECES: Array<TextPiece> = Array::with_max_entries(TEXT_PIECES_SLOTS, 0);

@@ -10,7 +10,7 @@ use memguard_common::{Counters, record::Snapshot};
 use super::present::{Sums, is_late};
 use crate::{
     cgroup::Tree,
-    engine::{ReclaimSample, StallSample, TracerSample, UnitId},
+    engine::{FaultTime, ReclaimSample, StallSample, TracerSample, UnitId},
     kernel::Coverage,
 };
 
@@ -160,6 +160,9 @@ pub(super) fn sample(counters: &Counters, coverage: Coverage) -> TracerSample {
         text_refaults: (coverage.major_faults && coverage.refaults).then_some(counters.text_refaults),
         stall: coverage.stalls.then_some(StallSample { task_ns: counters.stall_ns, wall_ns: counters.stall_wall_ns }),
         major_faults: coverage.major_faults.then_some(counters.major_faults),
+        fault_time: coverage
+            .fault_time
+            .then_some(FaultTime { in_ns: counters.fault_ns, between_ns: counters.between_faults_ns }),
         refaults: coverage.refaults.then_some(counters.refaults),
         oom_victims: coverage.oom_victims.then_some(counters.oom_victims),
     }

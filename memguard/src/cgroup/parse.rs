@@ -93,14 +93,15 @@ pub(crate) fn memory_stat(text: &str, memory: &mut Memory) -> Result<(), String>
 
 /// cpu.stat: times in microseconds.
 pub(crate) fn cpu_stat(text: &str) -> Result<Cpu, String> {
-    let (mut user, mut system) = (None, None);
+    let (mut user, mut system, mut throttled) = (None, None, Duration::ZERO);
     flat_keyed(text, |key, value| match key {
         "user_usec" => user = Some(Duration::from_micros(value)),
         "system_usec" => system = Some(Duration::from_micros(value)),
+        "throttled_usec" => throttled = Duration::from_micros(value),
         _ => {}
     });
     match (user, system) {
-        (Some(user), Some(system)) => Ok(Cpu { user, system }),
+        (Some(user), Some(system)) => Ok(Cpu { user, system, throttled }),
         _ => Err("has no `user_usec` and `system_usec`".to_owned()),
     }
 }
@@ -196,6 +197,8 @@ mod tests {
         assert!(pressure("some avg10=0.00").unwrap_err().contains("some"));
         assert!(pressure("some total=1\n").unwrap_err().contains("full"));
         assert!(memory_stat("anon 1\nfile 1\nshmem 1\npgsteal 1\n", &mut Memory::default()).is_err());
+        let limited = cpu_stat("user_usec 1\nsystem_usec 2\nnr_throttled 4\nthrottled_usec 3\n").unwrap();
+        assert_eq!(limited.throttled, Duration::from_micros(3));
         assert!(cpu_stat("user_usec 1\nuser_usec 2\n").unwrap_err().contains("system_usec"), "one of them twice");
         assert!(populated("frozen 0\n").unwrap_err().contains("populated"));
         assert_eq!(unreclaimable("anon 18446744073709551615\nshmem 1\n"), u64::MAX);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::sample::{Cpu, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample};
+use super::sample::{Cpu, FaultTime, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample};
 
 pub const MIB: u64 = 1 << 20;
 
@@ -31,11 +31,16 @@ pub fn hang(second: u64) -> Sample {
             io: Some(Stall { some: Duration::from_millis(180 * second), full: Duration::ZERO }),
             cpu: Some(Stall { some: Duration::from_millis(300 * second), full: Duration::ZERO }),
         },
-        cpu: Some(Cpu { user: Duration::from_millis(20 * second), system: Duration::from_millis(1640 * second) }),
+        cpu: Some(Cpu {
+            user: Duration::from_millis(20 * second),
+            system: Duration::from_millis(1640 * second),
+            ..Cpu::default()
+        }),
         tracer: Some(TracerSample {
             reclaim: Some(ReclaimSample { cycles: 69 * second, ..ReclaimSample::default() }),
             text_faults: Some(138 * second),
             text_returns: Some([5 * second, 100 * second, 20 * second, 5 * second]),
+            fault_time: Some(FaultTime { in_ns: 2_500_000_000 * second, between_ns: 100_000_000 * second }),
             stall: Some(StallSample { task_ns: 2_000_000_000 * second, wall_ns: 750_000_000 * second }),
             ..TracerSample::default()
         }),

@@ -18,7 +18,9 @@ mod window;
 
 pub use detector::{Engine, Observation, State, Verdict};
 pub use rule::{Term, Terms};
-pub use sample::{Cpu, Limit, LocalEvents, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample};
+pub use sample::{
+    Cpu, FaultTime, Limit, LocalEvents, Memory, Pressure, ReclaimSample, Sample, Stall, StallSample, TracerSample,
+};
 pub use signals::Signals;
 pub use thresholds::{KNOBS, Knob, Profile, Ramp, Settings, Thresholds};
 

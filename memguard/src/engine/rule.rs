@@ -119,30 +119,40 @@ pub(super) fn evaluate(signals: &Signals, thresholds: &Thresholds) -> Terms {
             t.unreclaimable,
             format!("{} of the limit can't be reclaimed (anon + shmem)", percent(signals.unreclaimable)),
         ),
-        graded(
-            "refault_share",
-            signals.refault_share,
-            t.refault_share,
-            match signals.refault_share {
-                Some(share) => {
-                    format!("{} of the {:.0} pages/s read in had been thrown out", percent(share), signals.reads_per_s)
-                }
-                None => "no page was freed".to_owned(),
-            },
-        ),
+        refault_share(signals, t),
     ];
     terms.extend(text(signals, t));
+    terms.extend(faulting(signals, t));
     terms.push(lost(signals, t));
     Terms(terms)
+}
+
+/// What is freed is wanted again. Where it is known that the tasks that need text do nothing but wait for it, others may read
+/// files beside them, old or new.
+fn refault_share(signals: &Signals, t: &Thresholds) -> Term {
+    let why = match signals.refault_share {
+        Some(share) => {
+            format!("{} of the {:.0} pages/s read in had been thrown out", percent(share), signals.reads_per_s)
+        }
+        None => "no page was freed".to_owned(),
+    };
+    let mut term = graded("refault_share", signals.refault_share, t.refault_share, why);
+    if signals.refault_share.is_some() && others_read(signals, t) {
+        term.confidence = term.confidence.max(signals.faulting.map_or(0.0, |share| t.faulting_alone.confidence(share)));
+        term.met = term.confidence > 0.0;
+    }
+    term
 }
 
 /// Program text is thrown out and wanted again: by the tracer's memory of which text had its last fault when, or, where
 /// that can't be had, by the number of faults and the mean lifetime of a cached page.
 fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
-    // Where nothing at all gets done, pages that live long say little. But a slow disk may be waited for all the time while
-    // work goes on, by one task or another: there they decide.
-    let for_memory = signals.lost_to_memory.filter(|_| !waits_for_disk(signals, t));
-    let utterly = for_memory.map_or(0.0, |lost| t.lost_utterly.confidence(lost));
+    // Where nothing at all gets done, pages that live long say little. But a slow disk, or a CPU of which there is too little,
+    // may be waited for all the time while work goes on, by one task or another: there they decide, unless it is known how
+    // much of their time those tasks wait.
+    let decides = signals.faulting.is_none() && is_scarce(signals, t);
+    let lost = if signals.faulting.is_some() && is_scarce(signals, t) { signals.lost } else { signals.lost_to_memory };
+    let utterly = lost.filter(|_| !decides).map_or(0.0, |lost| t.lost_utterly.confidence(lost));
     let turnover = |ramp: Ramp| {
         let mut term = graded(
             "turnover",
@@ -175,7 +185,7 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
                 t.text_return_share,
                 format!("{} of all text that had to be read", percent(share)),
             ),
-            turnover(if waits_for_disk(signals, t) { t.disk_turnover_per_s } else { t.turnover_per_s }),
+            turnover(if decides { t.scarce_turnover_per_s } else { t.turnover_per_s }),
         ];
     }
     let (faults, what) = match signals.text_faults_per_s {
@@ -198,6 +208,38 @@ fn waits_for_disk(signals: &Signals, t: &Thresholds) -> bool {
     signals.io_some.is_none_or(|waiting| waiting >= t.lost.from)
 }
 
+/// Whether there is so little of a CPU for it that its work is always behind. Then it can't be seen that tasks would rest,
+/// and the work in the kernel that reads text in weighs more.
+fn is_denied_cpus(signals: &Signals, t: &Thresholds) -> bool {
+    signals.denied.is_some_and(|denied| denied >= t.denied_cpus.from)
+}
+
+/// Whether there is so little of the disk or of the CPUs that somebody waits for it whatever else goes on.
+fn is_scarce(signals: &Signals, t: &Thresholds) -> bool {
+    waits_for_disk(signals, t) || is_denied_cpus(signals, t)
+}
+
+/// Whether most of what is read in is no text that was thrown out: then somebody reads files, and what is lost to the disk, to
+/// reclaim and to the kernel may be what he takes, who works.
+fn others_read(signals: &Signals, t: &Thresholds) -> bool {
+    // Counted, not estimated.
+    signals.text_of_refaults.is_some() && signals.text_refault_share.is_some_and(|share| share < t.text_read.from)
+}
+
+/// How much of their time the tasks that need pages of mapped files spend on getting them: who works, or sleeps, is between two
+/// faults. One in which others take turns to wait for the one that has a fault (a lock, Python's GIL) spends little of it, so
+/// not much is asked for where all else is clear. `None` where nothing tells, and nothing asks for it.
+fn faulting(signals: &Signals, t: &Thresholds) -> Option<Term> {
+    let others = others_read(signals, t);
+    let ramp = if others || is_scarce(signals, t) { t.faulting_alone } else { t.faulting };
+    let why = match signals.faulting {
+        Some(share) => format!("tasks that need pages of files spend {} of their time on getting them", percent(share)),
+        None if others => "most of what is read is no text, and whose time is lost to that can't be told".to_owned(),
+        None => return None,
+    };
+    Some(graded("faulting", signals.faulting, ramp, why))
+}
+
 /// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for long: then little of the
 /// time in user mode is work, most of it is spent on filling caches again and on instructions that are tried again.
 fn frantic(signals: &Signals, t: &Thresholds) -> bool {
@@ -205,6 +247,9 @@ fn frantic(signals: &Signals, t: &Thresholds) -> bool {
         && signals.unreclaimable >= t.crowded.from
         && signals.text_return_share.is_some_and(|share| share >= t.text_return_share.sure)
 }
+
+/// From this share of the time on it is told that tasks are denied a CPU.
+const WORTH_TELLING: f64 = 0.1;
 
 /// How little of its time the cgroup gets to compute.
 fn lost(signals: &Signals, t: &Thresholds) -> Term {
@@ -215,7 +260,11 @@ fn lost(signals: &Signals, t: &Thresholds) -> Term {
     match (signals.lost, signals.user_cpus, signals.system_cpus) {
         (Some(lost), Some(user), Some(system)) => {
             let cpus = format!("{user:.2} CPUs compute, {system:.2} are in the kernel");
-            let why = format!("{} of its time is lost: {cpus}, {waiting}", percent(lost));
+            let denied = signals
+                .denied
+                .filter(|denied| *denied >= WORTH_TELLING)
+                .map_or_else(String::new, |denied| format!(", and all are denied a CPU {} of it", percent(denied)));
+            let why = format!("{} of its time is lost: {cpus}, {waiting}{denied}", percent(lost));
             graded("lost", Some(lost), if frantic(signals, t) { t.lost_frantic } else { t.lost }, why)
         }
         // That tasks wait does not tell a hang from work: in jobs that went on at two thirds of their speed one of them

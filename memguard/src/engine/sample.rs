@@ -33,6 +33,10 @@ pub struct Cpu {
     /// ... and in the kernel, reclaim and faults among it.
     #[serde(with = "super::ns")]
     pub system: Duration,
+    /// For how long cpu.max of this very cgroup kept its tasks off the CPUs, summed over CPUs (`throttled_usec`). None at all
+    /// where the cpu controller is off, and in recordings of older builds.
+    #[serde(with = "super::ns", default, skip_serializing_if = "Duration::is_zero")]
+    pub throttled: Duration,
 }
 
 /// From memory.current, memory.max, memory.stat and memory.events (Documentation/admin-guide/cgroup-v2.rst).
@@ -152,6 +156,9 @@ pub struct TracerSample {
     pub text_returns: Option<[u64; RETURN_BUCKETS]>,
     /// Those of `refaults` that belong to files which are executed.
     pub text_refaults: Option<u64>,
+    /// Not in recordings of older builds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault_time: Option<FaultTime>,
     /// Time that tasks lost for want of memory.
     pub stall: Option<StallSample>,
     /// Pages.
@@ -166,6 +173,16 @@ pub struct StallSample {
     pub task_ns: u64,
     /// ns of wall time with at least one task stalled.
     pub wall_ns: u64,
+}
+
+/// Time in file faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultTime {
+    /// ns in `filemap_fault()`, summed over tasks.
+    pub in_ns: u64,
+    /// ns that the same tasks spent between two of these, at most a second each time
+    /// ([`memguard_common::counters::MOST_BETWEEN_FAULTS_NS`]).
+    pub between_ns: u64,
 }
 
 /// Memcg reclaim cycles, as the tracer counted them.

@@ -60,19 +60,28 @@ pub struct Signals {
     pub memory_full: Option<f64>,
     pub io_some: Option<f64>,
     pub cpu_some: Option<f64>,
+    /// Share of the window in which all that could run were denied a CPU, by cpu.max or by other cgroups: PSI's cpu `full`.
+    /// Without PSI, what the kernel tells of cpu.max alone. `None` without both.
+    pub denied: Option<f64>,
     /// Share of the window with at least one task stalled for want of memory, and how many were on average, from the
     /// tracer.
     pub stall_wall: Option<f64>,
     pub stall_tasks: Option<f64>,
+    /// Tasks in file faults on average, from the tracer.
+    pub faulting_tasks: Option<f64>,
+    /// Of the time of the tasks that have file faults, how much they spend in these, from the tracer; `None` when there were
+    /// none, and at memory.high, where it says nothing.
+    pub faulting: Option<f64>,
     /// CPUs kept busy in user space, and in the kernel.
     pub user_cpus: Option<f64>,
     pub system_cpus: Option<f64>,
     /// Share of the window in which at least one task waited, for memory or for a disk: the greatest of PSI's and the
-    /// tracer's.
+    /// tracer's, which without PSI counts all of the time in faults.
     pub waiting: Option<f64>,
     /// Of the time that the tasks would work, how much they do not: (system + waiting) / (user + system + waiting). The
     /// latter is at least [`Thresholds::least_busy`](super::Thresholds), and where PSI tells of CPUs, the time in which no
-    /// task waits for one: who neither runs nor waits for anything loses nothing. `None` without cpu.stat.
+    /// task waits for one: who neither runs nor waits for anything loses nothing. The time in which all that could run are
+    /// denied a CPU does not count as waiting for memory. `None` without cpu.stat.
     pub lost: Option<f64>,
     /// The same where only waiting for memory counts: reclaim, and pages that were thrown out a moment ago.
     pub lost_to_memory: Option<f64>,
@@ -144,17 +153,30 @@ impl Signals {
             .zip(stall_tasks)
             .map(|(ns, tasks)| (per_s(ns) / 1e9).min(tasks).min(1.0));
         let most = |kinds: &[Option<f64>]| kinds.iter().copied().flatten().reduce(f64::max);
-        let waiting = most(&[memory_some, io_some, stall_wall]);
+        let in_faults = traced(|s| Some(s.tracer?.fault_time?.in_ns));
+        let between_faults = traced(|s| Some(s.tracer?.fault_time?.between_ns));
+        // Without PSI, faults are what tasks are known to wait in for the disk. How many tasks there are in these bounds how much
+        // of the time there is one.
+        let faulting_tasks = in_faults.map(|ns| per_s(ns) / 1e9);
+        let for_disk = io_some.or(faulting_tasks.map(|tasks| tasks.min(1.0)));
+        let waiting = most(&[memory_some, for_disk, stall_wall]);
         let cpu_some = stalled(|s| s.pressure.cpu, |stall| stall.some);
+        let denied = stalled(|s| s.pressure.cpu, |stall| stall.full)
+            .or_else(|| busy(|cpu| cpu.throttled).map(|cpus| cpus.min(1.0)));
+        // The kernel takes the CPU away in the midst of a fault or of reclaim too (throttle_cfs_rq(); not before the return to
+        // user mode since 6.18), and then PSI has that task wait for memory until it is given one again, up to all of the
+        // time. How much of the waiting that is can't be told, so all of it may be. Who waits for the disk wants no CPU.
+        let without_cpu = denied.unwrap_or(0.0);
+        let for_memory = most(&[memory_some, stall_wall]).map(|waiting| (waiting - without_cpu).max(0.0));
         let share_lost = |waiting: Option<f64>| {
             let (user, system) = user.zip(system)?;
             let t = &settings.thresholds;
-            let busy = if io_some.is_some() { t.least_busy } else { t.least_busy_without_io };
+            let busy = if for_disk.is_some() { t.least_busy } else { t.least_busy_without_io };
             // The time in which no task waits for a CPU. As far as none runs either, nor waits for anything else, nobody
             // wants to work. That takes all three kinds of PSI.
             let at_leisure = io_some.and(cpu_some).map_or(0.0, |queued| 1.0 - queued);
             let not_worked = system + waiting.unwrap_or(0.0);
-            let all = (user + not_worked).max(busy.from).max(at_leisure);
+            let all = (user + not_worked).max(busy.from * (1.0 - without_cpu)).max(at_leisure);
             // Nothing at all was done where nothing was asked for either.
             Some(if all > 0.0 { not_worked / all } else { 0.0 })
         };
@@ -198,13 +220,20 @@ impl Signals {
             memory_full: stalled(|s| s.pressure.memory, |stall| stall.full),
             io_some,
             cpu_some,
+            denied,
             stall_wall,
             stall_tasks,
+            faulting_tasks,
+            // At memory.high tasks reclaim and sleep on the way out of a fault (mem_cgroup_handle_over_high()).
+            faulting: in_faults
+                .zip(between_faults)
+                .filter(|(within, _)| *within > 0 && limited_by == Limit::Max)
+                .map(|(within, between)| within as f64 / within.saturating_add(between) as f64),
             user_cpus: user,
             system_cpus: system,
             waiting,
-            lost: share_lost(waiting),
-            lost_to_memory: share_lost(most(&[memory_some, stall_wall])),
+            lost: share_lost(most(&[for_memory, for_disk])),
+            lost_to_memory: share_lost(for_memory),
             cycles_per_s: traced(|s| Some(s.tracer?.reclaim?.cycles)).map(per_s),
             empty_cycles: traced(|s| Some(s.tracer?.reclaim?.empty_cycles)),
             reclaim_wall: traced(|s| Some(s.tracer?.reclaim?.wall_ns)).map(|ns| (per_s(ns) / 1e9).min(1.0)),

@@ -159,7 +159,11 @@ pub struct Thresholds {
     pub text_return_share: Ramp,
     pub crowded: Ramp,
     pub turnover_per_s: Ramp,
-    pub disk_turnover_per_s: Ramp,
+    pub scarce_turnover_per_s: Ramp,
+    pub denied_cpus: Ramp,
+    pub faulting: Ramp,
+    pub faulting_alone: Ramp,
+    pub text_read: Ramp,
     pub text_faults_per_s: Ramp,
     pub text_turnover_per_s: Ramp,
     pub lost: Ramp,
@@ -181,7 +185,11 @@ impl Default for Thresholds {
             text_return_share: Ramp::new(0.35, 0.75),
             crowded: Ramp::plain(0.80),
             turnover_per_s: Ramp::new(0.05, 0.15),
-            disk_turnover_per_s: Ramp::new(0.12, 0.25),
+            scarce_turnover_per_s: Ramp::new(0.12, 0.25),
+            denied_cpus: Ramp::plain(0.6),
+            faulting: Ramp::new(0.25, 0.5),
+            faulting_alone: Ramp::new(0.7, 0.9),
+            text_read: Ramp::plain(0.5),
             text_faults_per_s: Ramp::new(20.0, 100.0),
             text_turnover_per_s: Ramp::new(0.15, 0.5),
             lost: Ramp::new(0.85, 0.95),
@@ -264,10 +272,25 @@ knobs! {
         "How often the page cache is replaced as a whole: 1 / mean lifetime of a cached page. Pages that live for 20 s are \
          not thrashed. Hangs 0.09 to 8, and 0.03 on the slowest disk (see lost_utterly). The one that was missed had 0.02 \
          to 0.03, and 0.014 while it did half of its work.";
-    graded disk_turnover_per_s, "1/s", 0.0..=1000.0,
-        "What takes its place where tasks wait for the disk as much of the time as lost asks for: on a slow disk somebody does \
-         so while work goes on. Hangs 0.26 and more, and 0.03 in one that is missed for it; services that went on at a third \
-         and at three fifths of their speed 0.02 to 0.08.";
+    graded scarce_turnover_per_s, "1/s", 0.0..=1000.0,
+        "What takes its place where tasks wait for the disk as much of the time as lost asks for, or are denied a CPU: somebody \
+         does so while work goes on, too. Hangs 0.26 and more, and 0.03 in one on a slow disk that is missed for it; services \
+         that went on at a third to three fifths of their speed 0.02 to 0.08.";
+    plain denied_cpus, "share of the time", 0.0..=1.0,
+        "From when on that is so: the time in which all that could run are denied a CPU, by cpu.max or by other cgroups (full of \
+         cpu.pressure; without PSI throttled_usec of cpu.stat). A service that mostly sleeps, in a tenth of a CPU, went on at two fifths of its speed and spent nine \
+         tenths of that CPU in the kernel.";
+    graded faulting, "share of their time", 0.0..=1.0,
+        "How much of their time the tasks that have faults on mapped files spend in these (filemap_fault()); the rest they \
+         compute, sleep, or wait for something else, of which no more than a second counts each time. Hangs 0.9 to 0.99. Where \
+         many take turns to wait for one that has the fault (a lock, Python's GIL) it is less, so not much is asked for.";
+    graded faulting_alone, "share of their time", 0.0..=1.0,
+        "The same where the other signals say less: where a task waits for the disk as much of the time as lost asks for, where all \
+         that could run are denied a CPU, or where text_read does not hold. 24 threads that mostly sleep, at 56 % of their speed on \
+         a slow disk, 0.3 to 0.53; four that went on at 84 % beside a stream 0.1 to 0.17; hangs in the same places 0.99.";
+    plain text_read, "share of the pages read in", 0.0..=1.0,
+        "With less than this of it text that was thrown out before, somebody else reads files, and waits, and is in the kernel \
+         for that.";
     graded text_faults_per_s, "1/s", 0.0..=1_000_000.0,
         "Where the tracer can't tell which text comes back: faults on text, or major faults of any kind.";
     graded text_turnover_per_s, "1/s", 0.0..=1000.0,

@@ -91,8 +91,11 @@ fn went_backwards(before: &Sample, now: &Sample) -> bool {
     let local = before.memory.local.zip(now.memory.local).is_some_and(|(before, now)| {
         now.max < before.max || now.high < before.high || now.oom < before.oom || now.oom_kills < before.oom_kills
     });
-    let cpu = before.cpu.zip(now.cpu).is_some_and(|(before, now)| now.user < before.user || now.system < before.system);
-    memory || local || cpu
+    let cpu = before.cpu.zip(now.cpu).is_some_and(|(before, now)| {
+        now.user < before.user || now.system < before.system || now.throttled < before.throttled
+    });
+    let denied = before.pressure.cpu.zip(now.pressure.cpu).is_some_and(|(before, now)| now.full < before.full);
+    memory || local || cpu || denied
 }
 
 #[cfg(test)]

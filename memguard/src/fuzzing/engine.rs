@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::engine::{
-    Cpu, Engine, LocalEvents, Memory, Observation, Pressure, ReclaimSample, Sample, Settings, Stall, StallSample,
-    State, TracerSample, UnitId,
+    Cpu, Engine, FaultTime, LocalEvents, Memory, Observation, Pressure, ReclaimSample, Sample, Settings, Stall,
+    StallSample, State, TracerSample, UnitId,
     baselines::{Baseline, Watch},
 };
 
@@ -151,11 +151,12 @@ fn hang(now: u64) -> Sample {
             io: Some(Stall { some: share(18), full: Duration::ZERO }),
             cpu: Some(Stall { some: share(30), full: Duration::ZERO }),
         },
-        cpu: Some(Cpu { user: share(2), system: share(164) }),
+        cpu: Some(Cpu { user: share(2), system: share(164), ..Cpu::default() }),
         tracer: Some(TracerSample {
             reclaim: Some(ReclaimSample { cycles: count(69), ..ReclaimSample::default() }),
             text_faults: Some(count(138)),
             text_returns: Some([5, 100, 20, 5].map(count)),
+            fault_time: Some(FaultTime { in_ns: count(2 * SECOND), between_ns: count(SECOND / 10) }),
             stall: Some(StallSample { task_ns: count(2 * SECOND), wall_ns: count(SECOND / 4 * 3) }),
             ..TracerSample::default()
         }),
@@ -189,7 +190,7 @@ fn change(sample: &mut Sample, member: u8, value: u64) {
         17 => memory.major_faults = value,
         18 => sample.pressure.memory = (value != 1).then_some(Stall { some: time, full: time }),
         19 => sample.pressure.io = (value != 1).then_some(Stall { some: time, full: time }),
-        20 => sample.cpu = (value != 1).then_some(Cpu { user: time, system: time }),
+        20 => sample.cpu = (value != 1).then_some(Cpu { user: time, system: time, throttled: time }),
         21 => sample.tracer = None,
         28 => {
             let local = LocalEvents { max: value, high: value, oom: value, oom_kills: value };
@@ -214,6 +215,7 @@ fn change(sample: &mut Sample, member: u8, value: u64) {
                     });
                 }
                 27 => tracer.text_refaults = (value != 1).then_some(value),
+                31 => tracer.fault_time = (value != 1).then_some(FaultTime { in_ns: value, between_ns: value }),
                 _ => {}
             }
         }

@@ -14,6 +14,8 @@ pub enum Attach {
     Fexit,
     /// Breakpoint or ftrace call at a function's entry: dearer, but possible where trampolines are not.
     Kprobe,
+    /// The same at its return. The kernel follows as many calls at once as it has CPUs, twice, or ten: others it misses.
+    Kretprobe,
 }
 
 impl std::fmt::Display for Attach {
@@ -23,6 +25,7 @@ impl std::fmt::Display for Attach {
             Self::Fentry => "fentry",
             Self::Fexit => "fexit",
             Self::Kprobe => "kprobe",
+            Self::Kretprobe => "kretprobe",
         })
     }
 }
@@ -89,6 +92,7 @@ pub const HOOKS: &[Hook] = &[
             g::FAULT_RETRY,
         ],
     },
+    Hook { program: "fault_fentry", attach: Attach::Fentry, target: "filemap_fault", arguments: 0, needs: &[] },
     Hook {
         program: "fault_kprobe",
         attach: Attach::Kprobe,
@@ -96,6 +100,7 @@ pub const HOOKS: &[Hook] = &[
         arguments: 1,
         needs: &[g::VM_FAULT_VMA, g::VM_FAULT_FLAGS, g::VMA_FLAGS, g::FAULT_TRIED],
     },
+    Hook { program: "fault_kretprobe", attach: Attach::Kretprobe, target: "filemap_fault", arguments: 0, needs: &[] },
     Hook {
         program: "fault_tracepoint",
         attach: Attach::Tracepoint,

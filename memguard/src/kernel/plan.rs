@@ -52,6 +52,9 @@ const fn best(programs: &'static [&'static str]) -> Source {
     Source { programs, lost: None }
 }
 
+const NOT_WHICH: &str =
+    "which of the faults on program text were major ones, and which text came back: all of them count";
+
 const LADDERS: &[Ladder] = &[
     Ladder {
         signal: Signal::ReclaimCycles,
@@ -66,13 +69,10 @@ const LADDERS: &[Ladder] = &[
     Ladder {
         signal: Signal::FileFaults,
         sources: &[
-            best(&["fault_fexit"]),
-            Source {
-                programs: &["fault_kprobe"],
-                lost: Some(
-                    "which of the faults on program text were major ones, and which text came back: all of them count",
-                ),
-            },
+            best(&["fault_fexit", "fault_fentry"]),
+            Source { programs: &["fault_fexit"], lost: Some("how long tasks wait for the pages of mapped files") },
+            Source { programs: &["fault_kretprobe", "fault_kprobe"], lost: Some(NOT_WHICH) },
+            Source { programs: &["fault_kprobe"], lost: Some(NOT_WHICH) },
             Source {
                 programs: &["fault_tracepoint"],
                 lost: Some("which faults were on program text: pgmajfault of memory.stat stands in"),
@@ -151,6 +151,7 @@ pub struct Coverage {
     pub faults: bool,
     pub text_faults: bool,
     pub major_faults: bool,
+    pub fault_time: bool,
     pub refaults: bool,
     pub stalls: bool,
     pub oom_victims: bool,
@@ -165,6 +166,7 @@ impl Coverage {
         faults: true,
         text_faults: true,
         major_faults: true,
+        fault_time: true,
         refaults: true,
         stalls: true,
         oom_victims: true,
@@ -186,6 +188,7 @@ impl Plan {
             faults: has("fault_fexit") || has("fault_kprobe") || has("fault_tracepoint"),
             text_faults: has("fault_fexit") || has("fault_kprobe"),
             major_faults: has("fault_fexit"),
+            fault_time: has("fault_fentry") || has("fault_kretprobe"),
             refaults: has("refault_fentry") || has("refault_kprobe"),
             stalls: has("stall_leave_fentry") || has("stall_leave_kprobe"),
             oom_victims: has("oom_victim"),
@@ -298,6 +301,7 @@ mod tests {
                 "reclaim_begin",
                 "limit_owner_fentry",
                 "fault_fexit",
+                "fault_fentry",
                 "refault_fentry",
                 "stall_leave_fentry",
                 "stall_enter_fentry",
@@ -322,10 +326,21 @@ mod tests {
         assert_eq!(signal(&plan, Signal::Stalls).programs, ["stall_leave_kprobe", "stall_enter_kprobe"]);
         assert_eq!(plan.level, Level::Degraded);
         assert_eq!(signal(&plan, Signal::LimitOwner).programs, ["limit_owner_kprobe"]);
-        assert_eq!(signal(&plan, Signal::FileFaults).programs, ["fault_kprobe"]);
+        assert_eq!(signal(&plan, Signal::FileFaults).programs, ["fault_kretprobe", "fault_kprobe"]);
         assert!(signal(&plan, Signal::FileFaults).lost.unwrap().contains("major"));
         assert_eq!(signal(&plan, Signal::Refaults).lost, None);
-        assert!(plan.coverage().text_faults && !plan.coverage().major_faults);
+        assert!(plan.coverage().text_faults && plan.coverage().fault_time && !plan.coverage().major_faults);
+    }
+
+    #[test]
+    fn without_the_begin_of_faults_their_time_is_lost_and_nothing_else() {
+        let trampolines = plan(&without(&["fault_fentry"]));
+        assert_eq!(signal(&trampolines, Signal::FileFaults).programs, ["fault_fexit"]);
+        assert!(trampolines.coverage().major_faults && !trampolines.coverage().fault_time);
+        assert_eq!(trampolines.level, Level::Degraded);
+        let kprobes = plan(&without(&["fault_fexit", "fault_kretprobe"]));
+        assert_eq!(signal(&kprobes, Signal::FileFaults).programs, ["fault_kprobe"]);
+        assert!(kprobes.coverage().text_faults && !kprobes.coverage().fault_time);
     }
 
     #[test]
@@ -374,7 +389,9 @@ mod tests {
 
     #[test]
     fn what_sees_an_end_is_attached_before_what_sees_a_begin() {
-        for (begin, end) in [("reclaim_begin", "reclaim_end"), ("stall_enter", "stall_leave")] {
+        for (begin, end) in
+            [("reclaim_begin", "reclaim_end"), ("stall_enter", "stall_leave"), ("fault_fentry", "fault_fexit")]
+        {
             let programs = LADDERS.iter().flat_map(|ladder| ladder.sources).map(|source| source.programs);
             let pairs: Vec<_> = programs.filter(|programs| programs.iter().any(|p| p.starts_with(begin))).collect();
             assert!(!pairs.is_empty(), "{begin}");

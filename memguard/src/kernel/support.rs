@@ -125,7 +125,7 @@ impl Facts {
 fn state(hook: &Hook, btf: &Btf, layout: &Layout) -> HookState {
     let target = match hook.attach {
         Attach::Tracepoint => btf.tracepoint(hook.target),
-        Attach::Fentry | Attach::Fexit | Attach::Kprobe => btf.function(hook.target),
+        Attach::Fentry | Attach::Fexit | Attach::Kprobe | Attach::Kretprobe => btf.function(hook.target),
     };
     let Some((_, arguments)) = target else {
         let what = if hook.attach == Attach::Tracepoint { "tracepoint" } else { "function" };
@@ -138,7 +138,9 @@ fn state(hook: &Hook, btf: &Btf, layout: &Layout) -> HookState {
     if let Some(missing) = hook.needs.iter().find(|global| layout.get(global).is_none()) {
         return HookState::Missing(format!("this kernel's BTF does not tell {missing}"));
     }
-    if hook.attach == Attach::Kprobe && !Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+    if matches!(hook.attach, Attach::Kprobe | Attach::Kretprobe)
+        && !Path::new("/sys/bus/event_source/devices/kprobe").exists()
+    {
         return HookState::Missing("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)".to_owned());
     }
     HookState::Available

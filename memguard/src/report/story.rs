@@ -202,6 +202,7 @@ fn label(name: &str) -> (&str, Kind) {
         "text_returns" => ("Program text read again", Kind::Rate),
         "text_return_share" => ("\u{2026} of all text that was read", Kind::Share),
         "text_faults" => ("Faults on program text", Kind::Rate),
+        "faulting" => ("Time of tasks in faults", Kind::Share),
         "turnover" => ("Page cache replaced", Kind::Rate),
         "lost" => ("Time lost", Kind::Share),
         other => (other, Kind::Count),

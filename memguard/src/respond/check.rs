@@ -81,7 +81,7 @@ mod tests {
                 at: time,
                 memory,
                 pressure: Pressure { memory: stall, io: stall, cpu: None },
-                cpu: Some(Cpu { user: Duration::ZERO, system: time }),
+                cpu: Some(Cpu { user: Duration::ZERO, system: time, ..Cpu::default() }),
                 tracer: None,
                 hung_below: false,
             };

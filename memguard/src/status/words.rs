@@ -37,6 +37,7 @@ fn known(name: &str) -> Option<(&'static str, &'static str, Unit)> {
         "text_returns" => ("text comes back", "text does not return", Unit::PerSecond),
         "text_return_share" => ("... of all text read", "most text is new", Unit::Share),
         "turnover" => ("cache is replaced", "pages live long", Unit::PerSecond),
+        "faulting" => ("tasks are in faults", "few waits for pages", Unit::Share),
         "text_faults" => ("faults on text", "few text faults", Unit::PerSecond),
         "lost" => ("time is lost", "work gets done", Unit::Share),
         _ => return None,

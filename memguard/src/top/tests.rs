@@ -92,6 +92,7 @@ pub(super) fn unit(id: u64, state: State) -> UnitStatus {
             memory_some: Some(0.75),
             memory_full: Some(0.51),
             io_some: Some(0.18),
+            denied: Some(0.04),
             ..Signals::default()
         }),
         terms: vec![

@@ -23,7 +23,8 @@ pub(super) fn load(program: &mut Program, hook: &Hook, targets: &Btf) -> Result<
         Attach::Tracepoint => <&mut BtfTracePoint>::try_from(program)?.load(hook.target, targets),
         Attach::Fentry => <&mut FEntry>::try_from(program)?.load(hook.target, targets),
         Attach::Fexit => <&mut FExit>::try_from(program)?.load(hook.target, targets),
-        Attach::Kprobe => <&mut KProbe>::try_from(program)?.load(),
+        // Whether it is for the call or for the return is told by the program's section.
+        Attach::Kprobe | Attach::Kretprobe => <&mut KProbe>::try_from(program)?.load(),
     }
 }
 
@@ -32,7 +33,7 @@ pub(super) fn link(program: &mut Program, hook: &Hook) -> Result<Link, ProgramEr
         Attach::Tracepoint => Link::Tracepoint(<&mut BtfTracePoint>::try_from(program)?.attach()?),
         Attach::Fentry => Link::Fentry(<&mut FEntry>::try_from(program)?.attach()?),
         Attach::Fexit => Link::Fexit(<&mut FExit>::try_from(program)?.attach()?),
-        Attach::Kprobe => Link::Kprobe(<&mut KProbe>::try_from(program)?.attach(hook.target, 0)?),
+        Attach::Kprobe | Attach::Kretprobe => Link::Kprobe(<&mut KProbe>::try_from(program)?.attach(hook.target, 0)?),
     })
 }
 

@@ -18,16 +18,20 @@ const PAGES: usize = 16 * 1024;
 const PAGE: usize = 4096;
 const LENGTH: usize = PAGES * PAGE;
 
-/// Each way to hook a file fault, best first: what has to be left out for the plan to take it.
-const WAYS: &[(&str, &[&str])] =
-    &[("fexit", &[]), ("kprobe", &["fault_fexit"]), ("tracepoint", &["fault_fexit", "fault_kprobe"])];
+/// Each way to hook a file fault, best first: a program that tells it, and what has to be left out for the plan to take it.
+const WAYS: &[(&str, &str, &[&str])] = &[
+    ("fentry and fexit", "fault_fentry", &[]),
+    ("fexit", "fault_fexit", &["fault_fentry"]),
+    ("kprobe", "fault_kprobe", &["fault_fexit"]),
+    ("tracepoint", "fault_tracepoint", &["fault_fexit", "fault_kprobe"]),
+];
 
 pub(crate) fn run(folder: &Path, pairs: u32) -> anyhow::Result<()> {
     let mapping = Mapping::new(folder)?;
-    for (way, without) in WAYS {
+    for (way, tells, without) in WAYS {
         let name = format!("minor file fault, {way}");
         let (_, planned) = Attached::start(without, false)?;
-        if !planned.programs().any(|program| program == format!("fault_{way}")) {
+        if !planned.programs().any(|program| program == *tells) {
             let why: Vec<_> = planned.signals.iter().filter_map(|signal| signal.lost).collect();
             skip(&name, &format!("the kernel does not take it (lost: {})", why.join("; ")))?;
             continue;

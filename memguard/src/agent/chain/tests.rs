@@ -73,7 +73,7 @@ fn local(max: u64) -> LocalEvents {
 fn idle() -> Sample {
     let memory =
         Memory { current: 1023 * MIB, max: Some(1024 * MIB), anon: 1000 * MIB, file: 20 * MIB, ..Memory::default() };
-    let cpu = Some(Cpu { user: Duration::from_secs(9), system: Duration::from_secs(1) });
+    let cpu = Some(Cpu { user: Duration::from_secs(9), system: Duration::from_secs(1), ..Cpu::default() });
     Sample { memory: Memory { local: Some(local(7)), ..memory }, cpu, ..hang(0) }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Doing, SECOND, Tick, UNIT, first_verdict, run, samples};
-use crate::engine::{Cpu, Engine, Profile, Settings, State};
+use crate::engine::{Cpu, Engine, Profile, Settings, Stall, State};
 
 fn at(doing: Doing, seconds: usize) -> Vec<Tick> {
     vec![(SECOND, doing); seconds]
@@ -60,11 +60,34 @@ fn cpu_time_that_begins_anew_is_not_time_lost() {
     // Again and again less user time than before, as if it had none.
     for (index, sample) in samples.iter_mut().enumerate() {
         let since = u64::try_from(index % 5).unwrap();
-        sample.cpu =
-            Some(Cpu { user: Duration::from_millis(1800 * since), system: Duration::from_millis(200 * since) });
+        sample.cpu = Some(Cpu {
+            user: Duration::from_millis(1800 * since),
+            system: Duration::from_millis(200 * since),
+            ..Cpu::default()
+        });
     }
     for profile in [Profile::Fast, Profile::Default] {
         assert_eq!(first_verdict(&run(&Settings::profile(profile), &samples)), None);
+    }
+}
+
+#[test]
+fn time_without_a_cpu_that_begins_anew_is_not_time_lost() {
+    // All of the waiting is for a CPU, and again and again there is less of that than before.
+    for by_psi in [false, true] {
+        let mut samples = samples(&at(Doing::Hang, 60));
+        for (second, sample) in (0..).zip(&mut samples) {
+            let denied = Duration::from_millis(900 * (second % 5));
+            let user = Duration::from_millis(60 * second);
+            sample.cpu = Some(Cpu { user, system: user, throttled: if by_psi { Duration::ZERO } else { denied } });
+            let waiting = Duration::from_millis(900 * second);
+            sample.pressure.memory = Some(Stall { some: waiting, full: waiting });
+            sample.pressure.io = Some(Stall::default());
+            sample.pressure.cpu = by_psi.then_some(Stall { some: denied, full: denied });
+        }
+        for profile in [Profile::Fast, Profile::Default] {
+            assert_eq!(first_verdict(&run(&Settings::profile(profile), &samples)), None);
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::engine::{
-    Cpu, Engine, LocalEvents, Memory, Observation, Pressure, Profile, ReclaimSample, Sample, Settings, Stall,
-    StallSample, TracerSample, UnitId, fixture::MIB,
+    Cpu, Engine, FaultTime, LocalEvents, Memory, Observation, Pressure, Profile, ReclaimSample, Sample, Settings,
+    Stall, StallSample, TracerSample, UnitId, fixture::MIB,
 };
 
 pub(super) const UNIT: UnitId = UnitId(7);
@@ -62,9 +62,9 @@ impl Spent {
             pressure: Pressure {
                 memory: Some(Stall { some: self.time([75, 20, 5, 0]), full: self.time([51, 5, 1, 0]) }),
                 io: Some(Stall { some: self.time([18, 18, 30, 0]), full: self.time([10, 2, 9, 0]) }),
-                cpu: Some(Stall { some: self.time([30, 60, 10, 0]), full: Duration::ZERO }),
+                cpu: Some(Stall { some: self.time([30, 60, 10, 0]), full: self.time([4, 9, 1, 0]) }),
             },
-            cpu: Some(Cpu { user: self.time([2, 180, 40, 0]), system: self.time([164, 20, 60, 0]) }),
+            cpu: Some(Cpu { user: self.time([2, 180, 40, 0]), system: self.time([164, 20, 60, 0]), ..Cpu::default() }),
             tracer: Some(TracerSample {
                 reclaim: Some(ReclaimSample { cycles: self.count([69, 69, 900, 0]), ..ReclaimSample::default() }),
                 text_faults: Some(self.count([138, 138, 1, 0])),
@@ -74,6 +74,10 @@ impl Spent {
                     self.count([20, 20, 0, 0]),
                     self.count([5, 5, 0, 0]),
                 ]),
+                fault_time: Some(FaultTime {
+                    in_ns: self.count([2 * SECOND, SECOND / 5, SECOND / 50, 0]),
+                    between_ns: self.count([SECOND / 9, SECOND, SECOND / 50, 0]),
+                }),
                 stall: Some(StallSample {
                     task_ns: self.count([2 * SECOND, SECOND / 5, 0, 0]),
                     wall_ns: self.count([SECOND / 4 * 3, SECOND / 5, 0, 0]),
@@ -170,7 +174,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn tracer()(v in prop::collection::vec(prop::option::weighted(0.9, value()), 9), w in prop::collection::vec(value(), 11)) -> TracerSample {
+    fn tracer()(v in prop::collection::vec(prop::option::weighted(0.9, value()), 10), w in prop::collection::vec(value(), 11)) -> TracerSample {
         TracerSample {
             reclaim: v[0].map(|cycles| ReclaimSample { cycles, empty_cycles: w[0], pages: w[1], task_ns: w[2], wall_ns: w[3] }),
             faults: v[1],
@@ -181,6 +185,7 @@ prop_compose! {
             refaults: v[6],
             oom_victims: v[7],
             text_refaults: v[8],
+            fault_time: v[9].map(|in_ns| FaultTime { in_ns, between_ns: w[8] }),
         }
     }
 }
@@ -205,7 +210,11 @@ prop_compose! {
         tracer in prop::option::weighted(0.9, tracer()),
         hung_below in prop::bool::weighted(0.1),
     ) -> Sample {
-        let cpu = cpu.map(|(user, system)| Cpu { user: Duration::from_micros(user), system: Duration::from_nanos(system) });
+        let cpu = cpu.map(|(user, system)| Cpu {
+            user: Duration::from_micros(user),
+            system: Duration::from_nanos(system),
+            throttled: Duration::from_nanos(user),
+        });
         Sample { at, memory, pressure: Pressure { memory: memory_stall, io, cpu: queued }, cpu, tracer, hung_below }
     }
 }
@@ -224,16 +233,19 @@ pub(super) enum Counter {
     MemorySome,
     IoSome,
     CpuSome,
+    CpuFull,
     User,
     System,
     TextFaults,
     TextReturns,
     StallWall,
+    InFaults,
+    BetweenFaults,
     Cycles,
 }
 
 impl Counter {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Scans,
         Self::Steals,
         Self::Refaults,
@@ -245,11 +257,14 @@ impl Counter {
         Self::MemorySome,
         Self::IoSome,
         Self::CpuSome,
+        Self::CpuFull,
         Self::User,
         Self::System,
         Self::TextFaults,
         Self::TextReturns,
         Self::StallWall,
+        Self::InFaults,
+        Self::BetweenFaults,
         Self::Cycles,
     ];
 
@@ -271,11 +286,14 @@ impl Counter {
             Self::MemorySome => return time(&mut pressure.memory.as_mut().unwrap().some),
             Self::IoSome => return time(&mut pressure.io.as_mut().unwrap().some),
             Self::CpuSome => return time(&mut pressure.cpu.as_mut().unwrap().some),
+            Self::CpuFull => return time(&mut pressure.cpu.as_mut().unwrap().full),
             Self::User => return time(&mut sample.cpu.as_mut().unwrap().user),
             Self::System => return time(&mut sample.cpu.as_mut().unwrap().system),
             Self::TextFaults => tracer.text_faults.as_mut().unwrap(),
             Self::TextReturns => &mut tracer.text_returns.as_mut().unwrap()[1],
             Self::StallWall => &mut tracer.stall.as_mut().unwrap().wall_ns,
+            Self::InFaults => &mut tracer.fault_time.as_mut().unwrap().in_ns,
+            Self::BetweenFaults => &mut tracer.fault_time.as_mut().unwrap().between_ns,
             Self::Cycles => &mut tracer.reclaim.as_mut().unwrap().cycles,
         };
         *count = change(*count);

@@ -220,10 +220,11 @@ fn signals_in_words(signals: &Signals) -> Vec<String> {
             rate(signals.text_returns_per_s)
         ),
         format!(
-            "CPUs      {} compute, {} in the kernel; tasks wait {} of the time",
+            "CPUs      {} compute, {} in the kernel; tasks wait {} of the time, all are denied a CPU {}",
             cpus(signals.user_cpus),
             cpus(signals.system_cpus),
-            share(signals.waiting)
+            share(signals.waiting),
+            share(signals.denied)
         ),
         format!(
             "pressure  memory some {}, full {}; io some {}   (over {:.0} s)",

@@ -121,6 +121,7 @@ fn drawn(course: &Course, settings: &Settings, title: &str) -> String {
                 line("lost", 1, |s| s.lost),
                 line("a task waits", 0, |s| s.waiting),
                 line("computing, of a CPU", 2, |s| s.user_cpus),
+                line("of tasks with faults, in these", 3, |s| s.faulting),
             ],
             &[t.lost],
         ),
