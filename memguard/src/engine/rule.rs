@@ -138,7 +138,8 @@ fn refault_share(signals: &Signals, t: &Thresholds) -> Term {
     };
     let mut term = graded("refault_share", signals.refault_share, t.refault_share, why);
     if signals.refault_share.is_some() && others_read(signals, t) {
-        term.confidence = term.confidence.max(signals.faulting.map_or(0.0, |share| t.faulting_alone.confidence(share)));
+        term.confidence =
+            term.confidence.max(signals.faulting.map_or(0.0, |share| t.faulting_beside.confidence(share)));
         term.met = term.confidence > 0.0;
     }
     term
@@ -148,11 +149,19 @@ fn refault_share(signals: &Signals, t: &Thresholds) -> Term {
 /// that can't be had, by the number of faults and the mean lifetime of a cached page.
 fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
     // Where nothing at all gets done, pages that live long say little. But a slow disk, or a CPU of which there is too little,
-    // may be waited for all the time while work goes on, by one task or another: there they decide, unless it is known how
-    // much of their time those tasks wait.
-    let decides = signals.faulting.is_none() && is_scarce(signals, t);
-    let lost = if signals.faulting.is_some() && is_scarce(signals, t) { signals.lost } else { signals.lost_to_memory };
-    let utterly = lost.filter(|_| !decides).map_or(0.0, |lost| t.lost_utterly.confidence(lost));
+    // may be waited for all the time while work goes on, by one task or another: there they decide, unless it is known that
+    // each of these tasks does nothing but wait.
+    let (slow_disk, few_cpus) = (waits_for_disk(signals, t), is_denied_cpus(signals, t));
+    let (nothing_done, ramp) = if slow_disk || few_cpus {
+        (signals.faulting, t.faulting_utterly)
+    } else {
+        (signals.lost_to_memory, t.lost_utterly)
+    };
+    let utterly = nothing_done.map_or(0.0, |share| ramp.confidence(share));
+    // Who waits for a CPU between two faults spends less of his time in them.
+    let by_cpus = signals.faulting.filter(|_| few_cpus && !slow_disk).map_or(0.0, |share| {
+        t.faulting_beside.confidence(share).min(t.turnover_per_s.confidence(signals.turnover_per_s))
+    });
     let turnover = |ramp: Ramp| {
         let mut term = graded(
             "turnover",
@@ -160,7 +169,7 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
             ramp,
             format!("a cached page lives {:.1} s", 1.0 / signals.turnover_per_s.max(1e-3)),
         );
-        term.confidence = term.confidence.max(utterly);
+        term.confidence = term.confidence.max(utterly).max(by_cpus);
         term.met = term.confidence > 0.0;
         term
     };
@@ -185,7 +194,7 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
                 t.text_return_share,
                 format!("{} of all text that had to be read", percent(share)),
             ),
-            turnover(if decides { t.scarce_turnover_per_s } else { t.turnover_per_s }),
+            turnover(if slow_disk || few_cpus { t.scarce_turnover_per_s } else { t.turnover_per_s }),
         ];
     }
     let (faults, what) = match signals.text_faults_per_s {
@@ -214,11 +223,6 @@ fn is_denied_cpus(signals: &Signals, t: &Thresholds) -> bool {
     signals.denied.is_some_and(|denied| denied >= t.denied_cpus.from)
 }
 
-/// Whether there is so little of the disk or of the CPUs that somebody waits for it whatever else goes on.
-fn is_scarce(signals: &Signals, t: &Thresholds) -> bool {
-    waits_for_disk(signals, t) || is_denied_cpus(signals, t)
-}
-
 /// Whether most of what is read in is no text that was thrown out: then somebody reads files, and what is lost to the disk, to
 /// reclaim and to the kernel may be what he takes, who works.
 fn others_read(signals: &Signals, t: &Thresholds) -> bool {
@@ -231,7 +235,7 @@ fn others_read(signals: &Signals, t: &Thresholds) -> bool {
 /// not much is asked for where all else is clear. `None` where nothing tells, and nothing asks for it.
 fn faulting(signals: &Signals, t: &Thresholds) -> Option<Term> {
     let others = others_read(signals, t);
-    let ramp = if others || is_scarce(signals, t) { t.faulting_alone } else { t.faulting };
+    let ramp = if others || waits_for_disk(signals, t) { t.faulting_beside } else { t.faulting };
     let why = match signals.faulting {
         Some(share) => format!("tasks that need pages of files spend {} of their time on getting them", percent(share)),
         None if others => "most of what is read is no text, and whose time is lost to that can't be told".to_owned(),

@@ -162,7 +162,8 @@ pub struct Thresholds {
     pub scarce_turnover_per_s: Ramp,
     pub denied_cpus: Ramp,
     pub faulting: Ramp,
-    pub faulting_alone: Ramp,
+    pub faulting_beside: Ramp,
+    pub faulting_utterly: Ramp,
     pub text_read: Ramp,
     pub text_faults_per_s: Ramp,
     pub text_turnover_per_s: Ramp,
@@ -188,7 +189,8 @@ impl Default for Thresholds {
             scarce_turnover_per_s: Ramp::new(0.12, 0.25),
             denied_cpus: Ramp::plain(0.6),
             faulting: Ramp::new(0.25, 0.5),
-            faulting_alone: Ramp::new(0.7, 0.9),
+            faulting_beside: Ramp::new(0.7, 0.9),
+            faulting_utterly: Ramp::new(0.92, 0.98),
             text_read: Ramp::plain(0.5),
             text_faults_per_s: Ramp::new(20.0, 100.0),
             text_turnover_per_s: Ramp::new(0.15, 0.5),
@@ -275,7 +277,7 @@ knobs! {
     graded scarce_turnover_per_s, "1/s", 0.0..=1000.0,
         "What takes its place where tasks wait for the disk as much of the time as lost asks for, or are denied a CPU: somebody \
          does so while work goes on, too. Hangs 0.26 and more, and 0.03 in one on a slow disk that is missed for it; services \
-         that went on at a third to three fifths of their speed 0.02 to 0.08.";
+         that went on at a third to three fifths of their speed 0.02 to 0.08. See faulting_utterly.";
     plain denied_cpus, "share of the time", 0.0..=1.0,
         "From when on that is so: the time in which all that could run are denied a CPU, by cpu.max or by other cgroups (full of \
          cpu.pressure; without PSI throttled_usec of cpu.stat). A service that mostly sleeps, in a tenth of a CPU, went on at two fifths of its speed and spent nine \
@@ -284,10 +286,14 @@ knobs! {
         "How much of their time the tasks that have faults on mapped files spend in these (filemap_fault()); the rest they \
          compute, sleep, or wait for something else, of which no more than a second counts each time. Hangs 0.9 to 0.99. Where \
          many take turns to wait for one that has the fault (a lock, Python's GIL) it is less, so not much is asked for.";
-    graded faulting_alone, "share of their time", 0.0..=1.0,
-        "The same where the other signals say less: where a task waits for the disk as much of the time as lost asks for, where all \
-         that could run are denied a CPU, or where text_read does not hold. 24 threads that mostly sleep, at 56 % of their speed on \
-         a slow disk, 0.3 to 0.53; four that went on at 84 % beside a stream 0.1 to 0.17; hangs in the same places 0.99.";
+    graded faulting_beside, "share of their time", 0.0..=1.0,
+        "The same where the other signals may tell of others: where text_read does not hold, or a task waits for the disk as much \
+         of the time as lost asks for; and with so much of it turnover_per_s will do where tasks are denied a CPU. Four threads that \
+         went on at 84 % beside a stream 0.1 to 0.25, four that hung there 0.99; with a fifth of a CPU a hang had 0.8, and with a \
+         tenth a service at 38 % of its speed 0.63 at most.";
+    graded faulting_utterly, "share of their time", 0.0..=1.0,
+        "With so much of it, pages may live long where the disk or the CPUs are scarce, and it is a hang all the same: 0.99 on a \
+         slow disk. Threads that mostly sleep, there, 0.3 to 0.53 at 56 % of their speed, and up to 0.85 at a third of it.";
     plain text_read, "share of the pages read in", 0.0..=1.0,
         "With less than this of it text that was thrown out before, somebody else reads files, and waits, and is in the kernel \
          for that.";

@@ -349,8 +349,15 @@ fn where_the_disk_is_waited_for_all_the_time_it_counts_who_does() {
 
 /// A fifth of a CPU, used up in each period, with so many ms of each second in user mode. Tasks that had it taken away in
 /// the midst of a fault wait for memory most of the time. That they are denied a CPU is told by PSI or by cpu.stat. A page of
-/// the cache lives for so many s.
-fn out_of_cpu_time(user: u64, memory: u64, denied: Option<u64>, throttled: u64, lives: u64) -> Option<usize> {
+/// the cache lives for so many s, and tasks are in faults for so many percent of their time.
+fn out_of_cpu_time(
+    user: u64,
+    memory: u64,
+    denied: Option<u64>,
+    throttled: u64,
+    lives: (u64, Option<u64>),
+) -> Option<usize> {
+    let (lives, faulting) = lives;
     let (_, observations) = run((0..60).map(|second| {
         let stall = |some: u64, full: u64| Stall {
             some: Duration::from_millis(some * second),
@@ -372,7 +379,7 @@ fn out_of_cpu_time(user: u64, memory: u64, denied: Option<u64>, throttled: u64, 
         if let Some(tracer) = &mut sample.tracer {
             let ns = memory * 1_000_000 * second;
             tracer.stall = Some(StallSample { task_ns: ns, wall_ns: ns });
-            tracer.fault_time = None;
+            tracer.fault_time = in_faults(faulting, second);
         }
         sample
     }));
@@ -381,25 +388,39 @@ fn out_of_cpu_time(user: u64, memory: u64, denied: Option<u64>, throttled: u64, 
 
 #[test]
 fn who_is_denied_a_cpu_is_judged_by_the_rest_of_the_time() {
-    assert_eq!(out_of_cpu_time(3, 990, Some(800), 0, 2), Some(12), "all that is left of the time is lost");
-    assert_eq!(out_of_cpu_time(110, 900, Some(800), 0, 2), None, "half of it is work");
-    assert_eq!(out_of_cpu_time(110, 900, None, 800, 2), None, "half of it is work, and cpu.max alone is to blame");
-    assert_eq!(out_of_cpu_time(3, 990, None, 800, 2), Some(12));
-    assert_eq!(out_of_cpu_time(3, 990, None, 0, 2), Some(12), "nobody knows");
+    assert_eq!(out_of_cpu_time(3, 990, Some(800), 0, (2, None)), Some(12), "all that is left of the time is lost");
+    assert_eq!(out_of_cpu_time(110, 900, Some(800), 0, (2, None)), None, "half of it is work");
     assert_eq!(
-        out_of_cpu_time(3, 300, Some(1000), 0, 2),
+        out_of_cpu_time(110, 900, None, 800, (2, None)),
+        None,
+        "half of it is work, and cpu.max alone is to blame"
+    );
+    assert_eq!(out_of_cpu_time(3, 990, None, 800, (2, None)), Some(12));
+    assert_eq!(out_of_cpu_time(3, 990, None, 0, (2, None)), Some(12), "nobody knows");
+    assert_eq!(
+        out_of_cpu_time(3, 300, Some(1000), 0, (2, None)),
         Some(12),
         "PSI's clock and that of cpu.stat are not the same"
     );
-    assert_eq!(out_of_cpu_time(3, 990, None, 16_000, 2), Some(12), "on 16 CPUs");
+    assert_eq!(out_of_cpu_time(3, 990, None, 16_000, (2, None)), Some(12), "on 16 CPUs");
 }
 
 #[test]
 fn who_is_denied_a_cpu_most_of_the_time_is_hung_only_if_its_pages_live_shorter() {
     // Nine tenths of a tenth of a CPU are spent in the kernel, and it is work.
-    assert_eq!(out_of_cpu_time(20, 900, Some(900), 0, 16), None);
-    assert!(out_of_cpu_time(20, 900, Some(900), 0, 5).is_some());
-    assert!(out_of_cpu_time(20, 990, Some(500), 0, 16).is_some(), "half of the time is enough to be seen at rest");
+    assert_eq!(out_of_cpu_time(20, 900, Some(900), 0, (16, None)), None);
+    assert!(out_of_cpu_time(20, 900, Some(900), 0, (5, None)).is_some());
+    assert!(
+        out_of_cpu_time(20, 990, Some(500), 0, (16, None)).is_some(),
+        "half of the time is enough to be seen at rest"
+    );
+    assert_eq!(
+        out_of_cpu_time(20, 900, Some(900), 0, (16, Some(60))),
+        None,
+        "tasks are in faults for three fifths of it"
+    );
+    assert!(out_of_cpu_time(20, 900, Some(900), 0, (16, Some(90))).is_some());
+    assert_eq!(out_of_cpu_time(20, 900, Some(900), 0, (40, Some(90))), None, "pages that live for long are no thrash");
 }
 
 #[test]
