@@ -1,4 +1,4 @@
-//! File faults: how many, how many on program text, how many that read from the disk.
+//! File faults: how many, how many on program text, how many that read from the disk, and how long they take.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns},

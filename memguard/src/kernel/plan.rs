@@ -52,9 +52,6 @@ const fn best(programs: &'static [&'static str]) -> Source {
     Source { programs, lost: None }
 }
 
-const NOT_WHICH: &str =
-    "which of the faults on program text were major ones, and which text came back: all of them count";
-
 const LADDERS: &[Ladder] = &[
     Ladder {
         signal: Signal::ReclaimCycles,
@@ -71,8 +68,19 @@ const LADDERS: &[Ladder] = &[
         sources: &[
             best(&["fault_fexit", "fault_fentry"]),
             Source { programs: &["fault_fexit"], lost: Some("how long tasks wait for the pages of mapped files") },
-            Source { programs: &["fault_kretprobe", "fault_kprobe"], lost: Some(NOT_WHICH) },
-            Source { programs: &["fault_kprobe"], lost: Some(NOT_WHICH) },
+            Source {
+                programs: &["fault_kretprobe", "fault_kprobe"],
+                lost: Some(
+                    "which of the faults on program text were major ones, and which text came back: all of them count",
+                ),
+            },
+            Source {
+                programs: &["fault_kprobe"],
+                lost: Some(
+                    "which of the faults on program text were major ones, and which text came back: all of them count; \
+                     and how long tasks wait for the pages of mapped files",
+                ),
+            },
             Source {
                 programs: &["fault_tracepoint"],
                 lost: Some("which faults were on program text: pgmajfault of memory.stat stands in"),
@@ -340,6 +348,7 @@ mod tests {
         assert_eq!(trampolines.level, Level::Degraded);
         let kprobes = plan(&without(&["fault_fexit", "fault_kretprobe"]));
         assert_eq!(signal(&kprobes, Signal::FileFaults).programs, ["fault_kprobe"]);
+        assert!(signal(&kprobes, Signal::FileFaults).lost.unwrap().contains("how long"));
         assert!(kprobes.coverage().text_faults && !kprobes.coverage().fault_time);
     }
 
