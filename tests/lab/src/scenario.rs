@@ -20,6 +20,8 @@ pub enum Kind {
     Healthy,
     /// The kernel's own OOM killer ends it, and memguard stays out of it.
     Oom,
+    /// Nobody knows beforehand: it was drawn by chance, and its progress tells what became of it.
+    Open,
 }
 
 impl std::fmt::Display for Kind {
@@ -28,6 +30,7 @@ impl std::fmt::Display for Kind {
             Self::Livelock => "livelock",
             Self::Healthy => "healthy",
             Self::Oom => "oom",
+            Self::Open => "open",
         })
     }
 }

@@ -70,6 +70,7 @@ pub(crate) fn judge(scenario: &Scenario, mode: MemguardMode, arguments: &[String
         (Kind::Livelock, MemguardMode::Relieve) => run.is_relieved(&mut judgement),
         (Kind::Healthy, _) => run.lives(&mut judgement),
         (Kind::Oom, _) => run.is_killed_by_the_kernel(&mut judgement),
+        (Kind::Open, _) => run.is_told(&mut judgement),
     }
     if mode != MemguardMode::Off {
         run.memguard_is_well(&mut judgement);

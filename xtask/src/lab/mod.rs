@@ -52,6 +52,8 @@ enum Command {
     Ends(ends::Args),
     /// Run scenarios, and compare what memguard and other rules make of them: docs/detection.md.
     Matrix(matrix::Args),
+    /// Draw scenarios by chance, run them, and tell where memguard was wrong about one.
+    Explore(matrix::ExploreArgs),
     /// Play the whole chain after a verdict, with memguard killed at its steps or what it depends on gone.
     Chain(chain::Args),
     /// Have containerd and runc run memguard's image and a job that hangs, as on a node of Kubernetes: docs/containers.md.
@@ -113,6 +115,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Kernels(args) => support::run(&args),
         Command::Ends(args) => ends::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Explore(args) => matrix::explore(&args),
         Command::Chain(args) => chain::run(&args),
         Command::Containers(args) => containers::run(&args),
     }

@@ -61,6 +61,13 @@ impl Run<'_> {
         self.no_verdict(judgement, |_| false);
     }
 
+    /// Whatever happens may happen: only what became of the work is told.
+    pub(super) fn is_told(&self, judgement: &mut Judgement) {
+        for container in self.containers() {
+            judgement.facts.push(format!("{container} {}", self.course(&container).told()));
+        }
+    }
+
     /// The kernel's OOM killer acts. What hung until then had the verdict by right.
     pub(super) fn is_killed_by_the_kernel(&self, judgement: &mut Judgement) {
         for container in self.containers() {

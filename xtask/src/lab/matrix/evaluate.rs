@@ -56,7 +56,7 @@ pub(crate) enum Outcome {
     Missed,
     /// A verdict on work that went on.
     FalseAlarm,
-    /// A verdict on work of a livelock that did not come to a hang but was under half of its speed.
+    /// A verdict on work that need not be healthy by its name, and did not come to a hang but was under half of its speed.
     OnSlowWork,
     /// No verdict, and none was due.
     Silent,
@@ -152,15 +152,15 @@ fn is_kernels(course: &Course) -> bool {
 pub(super) fn class(kind: Kind, courses: &[Course]) -> Class {
     let hung = courses.iter().any(|course| course.hung().is_some());
     match kind {
-        Kind::Livelock if courses.iter().any(is_due) => Class::Hung,
-        Kind::Livelock if hung || courses.iter().any(Course::is_cut_short) => Class::HungBriefly,
+        Kind::Livelock | Kind::Open if courses.iter().any(is_due) => Class::Hung,
+        Kind::Livelock | Kind::Open if hung || courses.iter().any(Course::is_cut_short) => Class::HungBriefly,
         Kind::Healthy | Kind::Oom if hung => Class::Contrary,
         _ if courses.iter().any(|course| course.untold.is_some()) => Class::Unproven,
         _ if courses.iter().all(|course| course.at_limit.is_none() && course.oom_kill.is_none()) => Class::Unproven,
         _ if courses.iter().filter(|course| course.at_limit.is_some() || course.oom_kill.is_some()).all(is_kernels) => {
             Class::KernelActed
         }
-        Kind::Livelock | Kind::Healthy | Kind::Oom => Class::Works,
+        Kind::Livelock | Kind::Healthy | Kind::Oom | Kind::Open => Class::Works,
     }
 }
 
@@ -186,7 +186,7 @@ fn outcome(kind: Kind, course: &Course, rule: &str, verdict: Option<f64>, slow: 
         if is_due(course) { Outcome::Missed } else { Outcome::Silent }
     } else if course.is_right(kind, verdict) || begins_to_crawl() {
         Outcome::Caught
-    } else if kind == Kind::Livelock && slow(verdict) {
+    } else if matches!(kind, Kind::Livelock | Kind::Open) && slow(verdict) {
         Outcome::OnSlowWork
     } else {
         Outcome::FalseAlarm

@@ -3,6 +3,7 @@
 mod count;
 mod earlier;
 mod evaluate;
+mod explore;
 mod keep;
 mod known;
 mod replay;
@@ -83,6 +84,8 @@ struct Evaluation {
     judge: String,
 }
 
+pub(super) use self::explore::{Args as ExploreArgs, run as explore};
+
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let everything = ["all".to_owned()];
     let all = args.names.is_empty() || args.names.iter().any(|name| name == "all");
@@ -155,13 +158,8 @@ fn evaluate(folders: &[PathBuf], scenarios: &[Scenario], earlier: Results) -> an
     let mut runs: Vec<Evaluated> = Vec::new();
     let scenario_of = |name: &str| scenarios.iter().find(|scenario| scenario.name == name);
     for run in records::all_in(folders)? {
-        let Some(scenario) = scenario_of(&run.scenario).filter(|_| run.mode == MemguardMode::Observe) else { continue };
-        let name = name(&run.lines);
-        match of_records(&run, scenario) {
-            Ok(Told::Whole(run)) => runs.push(*run),
-            Ok(Told::LeftOut(why)) => evaluation.left_out.push(format!("{name}: {why}")),
-            Ok(Told::BrokeOff(why)) => evaluation.broke_off.push(format!("{name}: {why}")),
-            Err(error) => evaluation.broken.push(format!("{name}: {error:#}")),
+        if let Some(scenario) = scenario_of(&run.scenario).filter(|_| run.mode == MemguardMode::Observe) {
+            runs.extend(evaluation.whole(&run, scenario));
         }
     }
     for broken in records::broken_in(folders)? {
@@ -171,27 +169,47 @@ fn evaluate(folders: &[PathBuf], scenarios: &[Scenario], earlier: Results) -> an
     }
     let here = runs.iter().map(|run| run.file.clone()).collect();
     runs.extend(earlier.of_use(scenarios, &here, &keep::folder(), &mut evaluation));
-    let programs = Programs::new()?;
-    let memguard = programs.take(&build::memguard(Profile::Quick)?)?;
-    evaluation.judge = programs::short_hash(&memguard)?;
-    ui::say(format!("judging the recordings of {} runs", runs.len()));
-    let paths: Vec<PathBuf> = runs.iter().map(|run| run.recording.clone()).collect();
-    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
-    for (mut run, replayed) in runs.into_iter().zip(replay::replay(&memguard, &paths)) {
-        ui::check_interrupt()?;
-        match replayed {
-            Ok(replayed) => {
-                run.judge(&replayed);
-                evaluation.runs.push(run);
-            }
-            Err(error) if saw_nothing(run.class, &error) => {
-                evaluation.left_out.push(format!("{}: nothing was at its limit for long", name(&run.recording)));
-            }
-            Err(error) => evaluation.broken.push(format!("{}: {error:#}", name(&run.recording))),
-        }
-    }
+    evaluation.judge(runs)?;
     evaluation.runs.sort_by(|a, b| (&a.scenario, &a.kernel, &a.file).cmp(&(&b.scenario, &b.kernel, &b.file)));
     Ok(evaluation)
+}
+
+impl Evaluation {
+    /// What became of a run, if its records tell.
+    fn whole(&mut self, run: &Kept, scenario: &Scenario) -> Option<Evaluated> {
+        let name = name(&run.lines);
+        match of_records(run, scenario) {
+            Ok(Told::Whole(run)) => return Some(*run),
+            Ok(Told::LeftOut(why)) => self.left_out.push(format!("{name}: {why}")),
+            Ok(Told::BrokeOff(why)) => self.broke_off.push(format!("{name}: {why}")),
+            Err(error) => self.broken.push(format!("{name}: {error:#}")),
+        }
+        None
+    }
+
+    /// Has memguard as it is now, and other people's rules, judge these runs.
+    fn judge(&mut self, runs: Vec<Evaluated>) -> anyhow::Result<()> {
+        let programs = Programs::new()?;
+        let memguard = programs.take(&build::memguard(Profile::Quick)?)?;
+        self.judge = programs::short_hash(&memguard)?;
+        ui::say(format!("judging the recordings of {} runs", runs.len()));
+        let paths: Vec<PathBuf> = runs.iter().map(|run| run.recording.clone()).collect();
+        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        for (mut run, replayed) in runs.into_iter().zip(replay::replay(&memguard, &paths)) {
+            ui::check_interrupt()?;
+            match replayed {
+                Ok(replayed) => {
+                    run.judge(&replayed);
+                    self.runs.push(run);
+                }
+                Err(error) if saw_nothing(run.class, &error) => {
+                    self.left_out.push(format!("{}: nothing was at its limit for long", name(&run.recording)));
+                }
+                Err(error) => self.broken.push(format!("{}: {error:#}", name(&run.recording))),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether memguard saw nothing in a run, and there was nothing to see: a scenario whose sizes leave it room is no fault of a
