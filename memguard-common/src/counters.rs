@@ -81,6 +81,11 @@ pub struct Counters {
     pub fault_ns: u64,
     /// Time that the same tasks spent between two such calls, in ns, at most [`MOST_BETWEEN_FAULTS_NS`] each time.
     pub between_faults_ns: u64,
+    /// Wall time of these calls in ns, told at the end of each: the time since it began, or since the end of another one if
+    /// that is later. All of the time in which at least one task was in such a call where one came after the other, and less
+    /// where they were in them together. Of a subtree, that of the cgroup with the most, so that what many did one after
+    /// the other is not taken for what one did.
+    pub fault_wall_ns: u64,
     /// Those of [`Counters::refaults`] that belong to files which this cgroup executes: had a major fault on their text.
     pub text_refaults: u64,
     /// Major faults on program text whose piece ([`text_piece_shift`]) had its last one at most [`RETURN_BOUNDS_NS`]
@@ -109,6 +114,7 @@ impl Counters {
             stall_wall_ns,
             fault_ns,
             between_faults_ns,
+            fault_wall_ns,
             text_refaults,
             text_returns,
             cycle_ns_log2,
@@ -128,6 +134,7 @@ impl Counters {
         self.stall_wall_ns = self.stall_wall_ns.wrapping_add(*stall_wall_ns);
         self.fault_ns = self.fault_ns.wrapping_add(*fault_ns);
         self.between_faults_ns = self.between_faults_ns.wrapping_add(*between_faults_ns);
+        self.fault_wall_ns = self.fault_wall_ns.max(*fault_wall_ns);
         self.text_refaults = self.text_refaults.wrapping_add(*text_refaults);
         for (sum, value) in self.text_returns.iter_mut().zip(text_returns) {
             *sum = sum.wrapping_add(*value);
@@ -197,6 +204,8 @@ pub struct CgroupEntry {
     pub tasks_stalled: u64,
     /// `CLOCK_MONOTONIC` ns up to which [`Counters::stall_wall_ns`] is accounted.
     pub stall_accounted_ns: u64,
+    /// `CLOCK_MONOTONIC` ns of the latest end of a file fault, see [`Counters::fault_wall_ns`].
+    pub fault_ended_ns: u64,
     /// `CLOCK_MONOTONIC` ns of the latest snapshot sent to the ring.
     pub snapshot_sent_ns: u64,
 }
@@ -328,8 +337,8 @@ pub struct Losses {
 }
 
 const _: () = {
-    assert!(size_of::<Counters>() == 8 * (16 + RETURN_BUCKETS + CYCLE_BUCKETS));
-    assert!(size_of::<CgroupEntry>() == size_of::<Counters>() + 56);
+    assert!(size_of::<Counters>() == 8 * (17 + RETURN_BUCKETS + CYCLE_BUCKETS));
+    assert!(size_of::<CgroupEntry>() == size_of::<Counters>() + 64);
     assert!(size_of::<CycleStart>() == 16);
     assert!(size_of::<StallStart>() == 24);
     assert!(size_of::<ThreadFault>() == 24);

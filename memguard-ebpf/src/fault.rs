@@ -83,6 +83,9 @@ fn fault_ends(entry: *mut CgroupEntry) {
         (&raw mut (*fault).ended_ns).write_volatile(now);
         let counters = &raw mut (*entry).counters;
         atomic::add(&raw mut (*counters).fault_ns, now.saturating_sub(began));
+        let other = atomic::swap(&raw mut (*entry).fault_ended_ns, now);
+        let alone_since = if other > began { other } else { began };
+        atomic::add(&raw mut (*counters).fault_wall_ns, now.saturating_sub(alone_since));
         if ended != 0 {
             let between = began.saturating_sub(ended);
             let between = if between > MOST_BETWEEN_FAULTS_NS { MOST_BETWEEN_FAULTS_NS } else { between };

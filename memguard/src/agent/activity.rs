@@ -160,9 +160,11 @@ pub(super) fn sample(counters: &Counters, coverage: Coverage) -> TracerSample {
         text_refaults: (coverage.major_faults && coverage.refaults).then_some(counters.text_refaults),
         stall: coverage.stalls.then_some(StallSample { task_ns: counters.stall_ns, wall_ns: counters.stall_wall_ns }),
         major_faults: coverage.major_faults.then_some(counters.major_faults),
-        fault_time: coverage
-            .fault_time
-            .then_some(FaultTime { in_ns: counters.fault_ns, between_ns: counters.between_faults_ns }),
+        fault_time: coverage.fault_time.then_some(FaultTime {
+            in_ns: counters.fault_ns,
+            between_ns: counters.between_faults_ns,
+            wall_ns: Some(counters.fault_wall_ns),
+        }),
         refaults: coverage.refaults.then_some(counters.refaults),
         oom_victims: coverage.oom_victims.then_some(counters.oom_victims),
     }

@@ -40,7 +40,11 @@ pub fn hang(second: u64) -> Sample {
             reclaim: Some(ReclaimSample { cycles: 69 * second, ..ReclaimSample::default() }),
             text_faults: Some(138 * second),
             text_returns: Some([5 * second, 100 * second, 20 * second, 5 * second]),
-            fault_time: Some(FaultTime { in_ns: 2_500_000_000 * second, between_ns: 100_000_000 * second }),
+            fault_time: Some(FaultTime {
+                in_ns: 2_500_000_000 * second,
+                between_ns: 100_000_000 * second,
+                wall_ns: Some(800_000_000 * second),
+            }),
             stall: Some(StallSample { task_ns: 2_000_000_000 * second, wall_ns: 750_000_000 * second }),
             ..TracerSample::default()
         }),

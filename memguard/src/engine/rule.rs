@@ -139,7 +139,7 @@ fn refault_share(signals: &Signals, t: &Thresholds) -> Term {
     let mut term = graded("refault_share", signals.refault_share, t.refault_share, why);
     if signals.refault_share.is_some() && others_read(signals, t) {
         term.confidence =
-            term.confidence.max(signals.faulting.map_or(0.0, |share| t.faulting_beside.confidence(share)));
+            term.confidence.max(in_faults(signals).map_or(0.0, |share| t.faulting_beside.confidence(share)));
         term.met = term.confidence > 0.0;
     }
     term
@@ -153,13 +153,13 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
     // each of these tasks does nothing but wait.
     let (slow_disk, few_cpus) = (waits_for_disk(signals, t), is_denied_cpus(signals, t));
     let (nothing_done, ramp) = if slow_disk || few_cpus {
-        (signals.faulting, t.faulting_utterly)
+        (in_faults(signals), t.faulting_utterly)
     } else {
         (signals.lost_to_memory, t.lost_utterly)
     };
     let utterly = nothing_done.map_or(0.0, |share| ramp.confidence(share));
     // Who waits for a CPU between two faults spends less of his time in them.
-    let by_cpus = signals.faulting.filter(|_| few_cpus && !slow_disk).map_or(0.0, |share| {
+    let by_cpus = in_faults(signals).filter(|_| few_cpus && !slow_disk).map_or(0.0, |share| {
         t.faulting_beside.confidence(share).min(t.turnover_per_s.confidence(signals.turnover_per_s))
     });
     let turnover = |ramp: Ramp| {
@@ -230,18 +230,34 @@ fn others_read(signals: &Signals, t: &Thresholds) -> bool {
     signals.text_of_refaults.is_some() && signals.text_refault_share.is_some_and(|share| share < t.text_read.from)
 }
 
-/// How much of their time the tasks that need pages of mapped files spend on getting them: who works, or sleeps, is between two
-/// faults. One in which others take turns to wait for the one that has a fault (a lock, Python's GIL) spends little of it, so
-/// not much is asked for where all else is clear. `None` where nothing tells, and nothing asks for it.
+/// How much of their time the tasks that need pages of mapped files spend on getting them. Where one has the fault and the
+/// others wait for it (a lock, Python's GIL, a collector of garbage that stops the world), each spends little of its time so,
+/// and all together as much as one would.
+fn in_faults(signals: &Signals) -> Option<f64> {
+    signals.faulting.map(|share| share.max(signals.faulting_in_turns.unwrap_or(0.0)))
+}
+
+/// Whether those who need pages of mapped files do hardly anything but get them: who works, or sleeps, is between two faults.
+/// Where all else is clear not much is asked for, and that one of them is in a fault at nearly any time will do: several may
+/// wait for one in each of two processes. `None` where nothing tells, and nothing asks for it.
 fn faulting(signals: &Signals, t: &Thresholds) -> Option<Term> {
     let others = others_read(signals, t);
-    let ramp = if others || waits_for_disk(signals, t) { t.faulting_beside } else { t.faulting };
-    let why = match signals.faulting {
-        Some(share) => format!("tasks that need pages of files spend {} of their time on getting them", percent(share)),
-        None if others => "most of what is read is no text, and whose time is lost to that can't be told".to_owned(),
-        None => return None,
+    let beside = others || waits_for_disk(signals, t) || is_denied_cpus(signals, t);
+    let Some(each) = signals.faulting else {
+        let why = "most of what is read is no text, and whose time is lost to that can't be told".to_owned();
+        return others.then(|| graded("faulting", None, t.faulting_beside, why));
     };
-    Some(graded("faulting", signals.faulting, ramp, why))
+    let in_turns = signals.faulting_in_turns.unwrap_or(0.0);
+    let any = if beside { in_turns } else { signals.faulting_tasks.unwrap_or(0.0).min(1.0).max(in_turns) };
+    let ramp = if others || waits_for_disk(signals, t) { t.faulting_beside } else { t.faulting };
+    let why = if each >= any {
+        format!("tasks that need pages of files spend {} of their time on getting them", percent(each))
+    } else if in_turns >= any {
+        format!("one task after another gets pages of files, {} of the time", percent(any))
+    } else {
+        format!("at least one task gets pages of files, up to {} of the time", percent(any))
+    };
+    Some(graded("faulting", Some(each.max(any)), ramp, why))
 }
 
 /// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for long: then little of the

@@ -183,6 +183,10 @@ pub struct FaultTime {
     /// ns that the same tasks spent between two of these, at most a second each time
     /// ([`memguard_common::counters::MOST_BETWEEN_FAULTS_NS`]).
     pub between_ns: u64,
+    /// ns of wall time with at least one task in one, where they come one after the other; less where they overlap
+    /// ([`memguard_common::Counters::fault_wall_ns`]). Not in recordings of older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_ns: Option<u64>,
 }
 
 /// Memcg reclaim cycles, as the tracer counted them.

@@ -69,6 +69,10 @@ pub struct Signals {
     pub stall_tasks: Option<f64>,
     /// Tasks in file faults on average, from the tracer.
     pub faulting_tasks: Option<f64>,
+    /// Share of the window in which just one task was in a file fault, at least; from the tracer, `None` where `faulting` is.
+    /// Near 1 where one has the fault and all others wait for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faulting_in_turns: Option<f64>,
     /// Of the time of the tasks that have file faults, how much they spend in these, from the tracer; `None` when there were
     /// none, and at memory.high, where it says nothing.
     pub faulting: Option<f64>,
@@ -158,6 +162,11 @@ impl Signals {
         // Without PSI, faults are what tasks are known to wait in for the disk. How many tasks there are in these bounds how much
         // of the time there is one.
         let faulting_tasks = in_faults.map(|ns| per_s(ns) / 1e9);
+        // Where k tasks are in faults together their wall time counts once and the sum k times: twice the one less the other
+        // is the time with one, less that with three, and so on.
+        let in_turns = traced(|s| s.tracer?.fault_time?.wall_ns)
+            .zip(in_faults)
+            .map(|(wall, tasks)| (per_s(wall.saturating_mul(2).saturating_sub(tasks)) / 1e9).min(1.0));
         let for_disk = io_some.or(faulting_tasks.map(|tasks| tasks.min(1.0)));
         let waiting = most(&[memory_some, for_disk, stall_wall]);
         let cpu_some = stalled(|s| s.pressure.cpu, |stall| stall.some);
@@ -229,6 +238,7 @@ impl Signals {
                 .zip(between_faults)
                 .filter(|(within, _)| *within > 0 && limited_by == Limit::Max)
                 .map(|(within, between)| within as f64 / within.saturating_add(between) as f64),
+            faulting_in_turns: in_turns.filter(|_| in_faults.is_some_and(|ns| ns > 0) && limited_by == Limit::Max),
             user_cpus: user,
             system_cpus: system,
             waiting,

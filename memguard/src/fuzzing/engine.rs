@@ -156,7 +156,11 @@ fn hang(now: u64) -> Sample {
             reclaim: Some(ReclaimSample { cycles: count(69), ..ReclaimSample::default() }),
             text_faults: Some(count(138)),
             text_returns: Some([5, 100, 20, 5].map(count)),
-            fault_time: Some(FaultTime { in_ns: count(2 * SECOND), between_ns: count(SECOND / 10) }),
+            fault_time: Some(FaultTime {
+                in_ns: count(2 * SECOND),
+                between_ns: count(SECOND / 10),
+                wall_ns: Some(count(SECOND / 4 * 3)),
+            }),
             stall: Some(StallSample { task_ns: count(2 * SECOND), wall_ns: count(SECOND / 4 * 3) }),
             ..TracerSample::default()
         }),
@@ -215,7 +219,10 @@ fn change(sample: &mut Sample, member: u8, value: u64) {
                     });
                 }
                 27 => tracer.text_refaults = (value != 1).then_some(value),
-                31 => tracer.fault_time = (value != 1).then_some(FaultTime { in_ns: value, between_ns: value }),
+                31 => {
+                    let wall_ns = (value != 2).then_some(value);
+                    tracer.fault_time = (value != 1).then_some(FaultTime { in_ns: value, between_ns: value, wall_ns });
+                }
                 _ => {}
             }
         }

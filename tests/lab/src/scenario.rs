@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::program::{Access, Counted, HogMemory, Program};
+pub use self::program::{Access, Counted, HogMemory, Program, Turns};
 
 /// What is expected of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,6 +77,7 @@ impl Spent {
                 fault_time: Some(FaultTime {
                     in_ns: self.count([2 * SECOND, SECOND / 5, SECOND / 50, 0]),
                     between_ns: self.count([SECOND / 9, SECOND, SECOND / 50, 0]),
+                    wall_ns: Some(self.count([SECOND / 5 * 4, SECOND / 5, SECOND / 50, 0])),
                 }),
                 stall: Some(StallSample {
                     task_ns: self.count([2 * SECOND, SECOND / 5, 0, 0]),
@@ -174,7 +175,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn tracer()(v in prop::collection::vec(prop::option::weighted(0.9, value()), 10), w in prop::collection::vec(value(), 11)) -> TracerSample {
+    fn tracer()(v in prop::collection::vec(prop::option::weighted(0.9, value()), 11), w in prop::collection::vec(value(), 11)) -> TracerSample {
         TracerSample {
             reclaim: v[0].map(|cycles| ReclaimSample { cycles, empty_cycles: w[0], pages: w[1], task_ns: w[2], wall_ns: w[3] }),
             faults: v[1],
@@ -185,7 +186,7 @@ prop_compose! {
             refaults: v[6],
             oom_victims: v[7],
             text_refaults: v[8],
-            fault_time: v[9].map(|in_ns| FaultTime { in_ns, between_ns: w[8] }),
+            fault_time: v[9].map(|in_ns| FaultTime { in_ns, between_ns: w[8], wall_ns: v[10] }),
         }
     }
 }
@@ -241,11 +242,12 @@ pub(super) enum Counter {
     StallWall,
     InFaults,
     BetweenFaults,
+    FaultWall,
     Cycles,
 }
 
 impl Counter {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Scans,
         Self::Steals,
         Self::Refaults,
@@ -265,6 +267,7 @@ impl Counter {
         Self::StallWall,
         Self::InFaults,
         Self::BetweenFaults,
+        Self::FaultWall,
         Self::Cycles,
     ];
 
@@ -294,6 +297,7 @@ impl Counter {
             Self::StallWall => &mut tracer.stall.as_mut().unwrap().wall_ns,
             Self::InFaults => &mut tracer.fault_time.as_mut().unwrap().in_ns,
             Self::BetweenFaults => &mut tracer.fault_time.as_mut().unwrap().between_ns,
+            Self::FaultWall => tracer.fault_time.as_mut().unwrap().wall_ns.as_mut().unwrap(),
             Self::Cycles => &mut tracer.reclaim.as_mut().unwrap().cycles,
         };
         *count = change(*count);

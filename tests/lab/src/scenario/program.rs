@@ -28,6 +28,9 @@ pub enum Program {
         /// Calls `mlockall(MCL_CURRENT | MCL_FUTURE)`, so that none of its text can be reclaimed.
         #[serde(default)]
         mlockall: bool,
+        /// What only one of its threads may do at a time.
+        #[serde(default, skip_serializing_if = "Turns::is_none")]
+        turns: Turns,
     },
     /// Takes anonymous or shared memory, and keeps it. Progress is MiB taken.
     Hog {
@@ -112,6 +115,26 @@ impl Program {
                 | Self::TouchText
                 | Self::Exec { .. }
         )
+    }
+}
+
+/// What threads take turns at: while one of them waits for a page, the others wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Turns {
+    /// Each goes its own way.
+    #[default]
+    None,
+    /// A lock is held for a whole request.
+    Requests,
+    /// A lock goes round from call to call, as Python's does from thread to thread every five milliseconds.
+    Calls,
+}
+
+impl Turns {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+    fn is_none(&self) -> bool {
+        *self == Self::None
     }
 }
 

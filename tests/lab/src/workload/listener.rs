@@ -1,9 +1,16 @@
 //! A program whose text is large and spread out, as a managed runtime with its assemblies is: it really executes code
 //! on the pages of shared objects, so losing them means faulting them back in.
 
-use std::{ffi::CString, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    ffi::CString,
+    path::Path,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail, ensure};
+use memguard_lab::scenario::Turns;
 
 use super::{DISK, progress::Progress, random::Random};
 
@@ -67,6 +74,39 @@ pub(super) fn touch() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A lock that goes to whoever has waited for it longest.
+struct Baton {
+    turns: Mutex<(usize, usize)>,
+    /// Each waits at one of its own, so that nobody is woken for another's turn.
+    called: Vec<Condvar>,
+}
+
+/// A turn. It ends when this is dropped.
+struct Turn<'b>(&'b Baton);
+
+impl Baton {
+    fn new(threads: u32) -> Self {
+        Self { turns: Mutex::default(), called: (0..threads.max(1)).map(|_| Condvar::new()).collect() }
+    }
+
+    fn take(&self) -> Turn<'_> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = turns.0;
+        turns.0 += 1;
+        let called = &self.called[mine % self.called.len()];
+        drop(called.wait_while(turns, |(_, now)| *now != mine).unwrap_or_else(PoisonError::into_inner));
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.1 += 1;
+        self.0.called[turns.1 % self.0.called.len()].notify_one();
+    }
+}
+
 /// What a request does.
 #[derive(Clone, Copy)]
 pub(super) struct Calls {
@@ -76,7 +116,7 @@ pub(super) struct Calls {
 }
 
 /// Serves requests for ever: each calls functions, most in the hot part, the others anywhere.
-pub(super) fn run(threads: u32, calls: Calls, pause: Duration, progress: Progress) -> anyhow::Result<()> {
+pub(super) fn run(threads: u32, calls: Calls, turns: Turns, pause: Duration, progress: Progress) -> anyhow::Result<()> {
     let Calls { count, hot_mib, cold_per_mille } = calls;
     let objects = objects()?;
     let all: Vec<usize> =
@@ -86,20 +126,24 @@ pub(super) fn run(threads: u32, calls: Calls, pause: Duration, progress: Progres
     let hot: Arc<[usize]> = all.chunks(RUN).step_by(one_in).flatten().copied().collect();
     let all: Arc<[usize]> = all.into();
 
+    let baton = Arc::new(Baton::new(threads));
     let workers: Vec<_> = (0..threads)
         .map(|thread| {
-            let (all, hot) = (Arc::clone(&all), Arc::clone(&hot));
+            let (all, hot, baton) = (Arc::clone(&all), Arc::clone(&hot), Arc::clone(&baton));
             thread::Builder::new().stack_size(64 * 1024).spawn(move || {
                 let mut random = Random(u64::from(thread) * 2 + 1);
                 let mut value = 1;
                 loop {
+                    let request = (turns == Turns::Requests).then(|| baton.take());
                     for _ in 0..count {
+                        let _call = (turns == Turns::Calls).then(|| baton.take());
                         let from = if random.below(1000) < cold_per_mille as usize { &all } else { &hot };
                         let address = from[random.below(from.len())];
                         // SAFETY: the address is that of a function of this type in an object that stays loaded.
                         value = unsafe { std::mem::transmute::<usize, Function>(address)(value) };
                     }
                     progress.add(1);
+                    drop(request);
                     thread::sleep(pause);
                 }
             })

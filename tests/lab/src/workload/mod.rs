@@ -29,12 +29,12 @@ pub(crate) fn run(program: &Program, progress: &Path) -> anyhow::Result<()> {
     match program {
         Program::Pause => sleep_for_ever(),
         Program::Steady => steady(progress),
-        Program::Listener { threads, hot_mib, calls, pause_ms, cold_per_mille, mlockall } => {
+        Program::Listener { threads, hot_mib, calls, pause_ms, cold_per_mille, mlockall, turns } => {
             if *mlockall {
                 rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE).context("mlockall")?;
             }
             let calls = listener::Calls { count: *calls, hot_mib: *hot_mib, cold_per_mille: *cold_per_mille };
-            listener::run(*threads, calls, Duration::from_millis(u64::from(*pause_ms)), progress)
+            listener::run(*threads, calls, *turns, Duration::from_millis(u64::from(*pause_ms)), progress)
         }
         Program::Hog { memory, stop, mib_per_s } => {
             memory::hog(*memory, stop.and_then(|stop| stop.0), *mib_per_s, progress)

@@ -28,7 +28,7 @@ fn who_sleeps_most_of_the_time_is_not_hung() {
 /// Four tasks that spend so many percent of their time in faults.
 fn in_faults(percent: Option<u64>, second: u64) -> Option<FaultTime> {
     let ns = |percent: u64| 4 * 10_000_000 * percent * second;
-    percent.map(|percent| FaultTime { in_ns: ns(percent), between_ns: ns(100 - percent) })
+    percent.map(|percent| FaultTime { in_ns: ns(percent), between_ns: ns(100 - percent), wall_ns: None })
 }
 
 /// A hang on a disk that takes all of its time, with so many ms of each second that a task waits for memory, for the disk,
@@ -92,21 +92,47 @@ fn what_a_stream_waits_for_is_not_lost_to_those_beside_it() {
     assert_eq!(beside_a_stream(None, false), None, "nobody knows");
 }
 
+/// Sixteen tasks of which one at a time has a fault, for so many percent of the time; or four at once, each for a quarter of that.
+fn one_of_sixteen(percent: u64, at_once: bool, second: u64) -> Option<FaultTime> {
+    let in_ns = 10_000_000 * percent * second;
+    let wall_ns = Some(if at_once { in_ns / 4 } else { in_ns });
+    Some(FaultTime { in_ns, between_ns: 16_000_000_000 * second - in_ns, wall_ns })
+}
+
 #[test]
 fn one_that_has_faults_while_others_wait_for_it_is_hung() {
-    let hung = |percent| {
+    let hung = |time: &dyn Fn(u64) -> Option<FaultTime>| {
         let (_, observations) = run((0..60).map(|second| {
             let mut sample = hang(second);
             if let Some(tracer) = &mut sample.tracer {
-                tracer.fault_time = in_faults(Some(percent), second);
+                tracer.fault_time = time(second);
             }
             sample
         }));
         first(&observations, State::Livelock)
     };
-    assert_eq!(hung(95), Some(12));
-    assert!(hung(33).is_some(), "three take turns");
-    assert_eq!(hung(15), None);
+    assert_eq!(hung(&|second| in_faults(Some(95), second)), Some(12));
+    assert_eq!(hung(&|second| one_of_sixteen(95, false, second)), Some(12), "fifteen wait for it");
+    assert_eq!(hung(&|second| one_of_sixteen(95, true, second)), Some(12), "there is one at nearly any time");
+    assert_eq!(hung(&|second| one_of_sixteen(15, false, second)), None, "and for the rest of the time all are at work");
+}
+
+#[test]
+fn where_it_counts_who_waits_sixteen_that_take_turns_count_as_one() {
+    let hung = |percent, at_once| {
+        let (_, observations) = run((0..60).map(|second| {
+            let mut sample = hang_on_a_slow_disk(second, 2000);
+            if let Some(tracer) = &mut sample.tracer {
+                tracer.fault_time = one_of_sixteen(percent, at_once, second);
+            }
+            sample
+        }));
+        first(&observations, State::Livelock).is_some()
+    };
+    assert!(hung(97, false));
+    assert!(!hung(50, false), "half of the time one of them is at work");
+    assert!(!hung(97, true), "each is at rest, or at work, most of the time");
+    assert!(!hung(400, true), "even if somebody is in a fault at any time");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use memguard_lab::{
     Scenario,
     scenario::{
         Access, Container, Cpus, Disk, Expect, Half, HogMemory, KernelSwitches, Kind, Limits, Pod, Program, Size,
-        Start, Time, Vm, Workload,
+        Start, Time, Turns, Vm, Workload,
     },
 };
 
@@ -162,11 +162,14 @@ impl Draw {
         let calls = one_of(rng, &[10, 20, 50, 100, 200]);
         let pause_ms = one_of(rng, &[1, 2, 5, 10, 20, 50, 100, 250]);
         let cold_per_mille = one_of(rng, &[0, 1, 3, 10, 50, 100]);
+        let turns = one_of(rng, &[Turns::None, Turns::None, Turns::None, Turns::None, Turns::Requests, Turns::Calls]);
+        let in_turns = if turns == Turns::None { String::new() } else { format!(", taking turns at {turns:?}") };
         Victim {
             told: format!(
-                "{threads} threads, {hot_mib} MiB hot, {calls} calls every {pause_ms} ms, {cold_per_mille} of 1000 cold"
+                "{threads} threads, {hot_mib} MiB hot, {calls} calls every {pause_ms} ms, {cold_per_mille} of 1000 cold\
+                 {in_turns}"
             ),
-            program: Program::Listener { threads, hot_mib, calls, pause_ms, cold_per_mille, mlockall: false },
+            program: Program::Listener { threads, hot_mib, calls, pause_ms, cold_per_mille, mlockall: false, turns },
             files: hot_mib + cold_per_mille,
             besides: 4 + threads / 8,
         }

@@ -5,7 +5,7 @@ use memguard_lab::{
     chain::{NAMESPACE, RUNNER},
     containers::{Case, Ending, LIMIT_MIB, MEMGUARD, Process, Processes, SHARED},
     place,
-    scenario::{HogMemory, Program, Size},
+    scenario::{HogMemory, Program, Size, Turns},
 };
 use serde_json::{Value, json};
 
@@ -27,8 +27,15 @@ pub(super) fn memguard(template: &Value, uid: &str) -> anyhow::Result<Value> {
 /// A runner with a sidecar, and somebody else's pod.
 pub(super) fn jobs(image: &str, case: Case) -> [(&'static str, Value); 2] {
     let nested = (case.ending == Ending::KillNested).then(|| NESTED.to_owned());
-    let listener =
-        Program::Listener { threads: 4, hot_mib: 48, calls: 200, pause_ms: 2, cold_per_mille: 0, mlockall: false };
+    let listener = Program::Listener {
+        threads: 4,
+        hot_mib: 48,
+        calls: 200,
+        pause_ms: 2,
+        cold_per_mille: 0,
+        mlockall: false,
+        turns: Turns::None,
+    };
     let hog = Program::Hog { memory: HogMemory::Anon, stop: Some(Size(Some(230 << 20))), mib_per_s: 100 };
     let process = |name: &str, run: Program, in_trouble: bool| Process { name: name.to_owned(), run, in_trouble };
     let job = [process("listener", listener, false), process("hog", hog, true)];
