@@ -285,12 +285,13 @@ knobs! {
     graded faulting, "share of their time", 0.0..=1.0,
         "How much of their time the tasks that have faults on mapped files spend in these (filemap_fault()); the rest they \
          compute, sleep, or wait for something else, of which no more than a second counts each time. Hangs 0.9 to 0.99. Where \
-         many take turns to wait for one that has the fault (a lock, Python's GIL) it is less, so not much is asked for.";
+         others wait for the one that has the fault (a lock, Python's GIL) it is less for each (sixteen threads 0.03 to 0.05), and \
+         the time with just one in a fault counts; here, where nothing else explains what is lost, that with at least one.";
     graded faulting_beside, "share of their time", 0.0..=1.0,
-        "The same where the other signals may tell of others: where text_read does not hold, or a task waits for the disk as much \
-         of the time as lost asks for; and with so much of it turnover_per_s will do where tasks are denied a CPU. Four threads that \
-         went on at 84 % beside a stream 0.1 to 0.25, four that hung there 0.99; with a fifth of a CPU a hang had 0.8, and with a \
-         tenth a service at 38 % of its speed 0.63 at most.";
+        "The same, of each or of just one at a time, where the other signals may tell of others: where text_read does not \
+         hold, or a task waits for the disk as much of the time as lost asks for; and with so much of it turnover_per_s will \
+         do where tasks are denied a CPU. Four threads that went on at 84 % beside a stream 0.1 to 0.25, four that hung there \
+         0.99; with a fifth of a CPU a hang had 0.8, and with a tenth a service at 38 % of its speed 0.63 at most.";
     graded faulting_utterly, "share of their time", 0.0..=1.0,
         "With so much of it, pages may live long where the disk or the CPUs are scarce, and it is a hang all the same: 0.99 on a \
          slow disk. Threads that mostly sleep, there, 0.3 to 0.53 at 56 % of their speed, and up to 0.85 at a third of it.";
