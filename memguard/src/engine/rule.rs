@@ -237,27 +237,28 @@ fn in_faults(signals: &Signals) -> Option<f64> {
     signals.faulting.map(|share| share.max(signals.faulting_in_turns.unwrap_or(0.0)))
 }
 
+/// Of the time in which all that could run are denied a CPU, no more than this is taken off what is asked for: before Linux 6.18
+/// a task is denied it in the midst of a fault, too (`throttle_cfs_rq()`), and then it says nothing about the rest.
+const MOST_DENIED: f64 = 0.5;
+
 /// Whether those who need pages of mapped files do hardly anything but get them: who works, or sleeps, is between two faults.
-/// Where all else is clear not much is asked for, and that one of them is in a fault at nearly any time will do: several may
-/// wait for one in each of two processes. `None` where nothing tells, and nothing asks for it.
+/// And so is who is denied a CPU there, so it takes less where that is. `None` where nothing tells, and nothing asks for it.
 fn faulting(signals: &Signals, t: &Thresholds) -> Option<Term> {
     let others = others_read(signals, t);
-    let beside = others || waits_for_disk(signals, t) || is_denied_cpus(signals, t);
+    let ramp = if others || waits_for_disk(signals, t) {
+        t.faulting_beside
+    } else {
+        t.faulting.times(1.0 - signals.denied.unwrap_or(0.0).min(MOST_DENIED))
+    };
     let Some(each) = signals.faulting else {
         let why = "most of what is read is no text, and whose time is lost to that can't be told".to_owned();
-        return others.then(|| graded("faulting", None, t.faulting_beside, why));
+        return others.then(|| graded("faulting", None, ramp, why));
     };
-    let in_turns = signals.faulting_in_turns.unwrap_or(0.0);
-    let any = if beside { in_turns } else { signals.faulting_tasks.unwrap_or(0.0).min(1.0).max(in_turns) };
-    let ramp = if others || waits_for_disk(signals, t) { t.faulting_beside } else { t.faulting };
-    let why = if each >= any {
-        format!("tasks that need pages of files spend {} of their time on getting them", percent(each))
-    } else if in_turns >= any {
-        format!("one task after another gets pages of files, {} of the time", percent(any))
-    } else {
-        format!("at least one task gets pages of files, up to {} of the time", percent(any))
+    let why = match signals.faulting_in_turns.filter(|in_turns| *in_turns > each) {
+        Some(in_turns) => format!("one task after another gets pages of files, {} of the time", percent(in_turns)),
+        None => format!("tasks that need pages of files spend {} of their time on getting them", percent(each)),
     };
-    Some(graded("faulting", Some(each.max(any)), ramp, why))
+    Some(graded("faulting", in_faults(signals), ramp, why))
 }
 
 /// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for long: then little of the

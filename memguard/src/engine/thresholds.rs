@@ -134,6 +134,12 @@ impl Ramp {
         Self::new(both, both)
     }
 
+    /// Where it takes so much of it.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        Self::new(self.from * factor, self.sure * factor)
+    }
+
     /// 0 below `from`, [`LEAST_CONFIDENCE`] at it, 1 at `sure` and above.
     #[must_use]
     pub fn confidence(&self, value: f64) -> f64 {
@@ -188,7 +194,7 @@ impl Default for Thresholds {
             turnover_per_s: Ramp::new(0.05, 0.15),
             scarce_turnover_per_s: Ramp::new(0.12, 0.25),
             denied_cpus: Ramp::plain(0.6),
-            faulting: Ramp::new(0.25, 0.5),
+            faulting: Ramp::new(0.55, 0.8),
             faulting_beside: Ramp::new(0.7, 0.9),
             faulting_utterly: Ramp::new(0.92, 0.98),
             text_read: Ramp::plain(0.5),
@@ -284,9 +290,11 @@ knobs! {
          tenths of that CPU in the kernel.";
     graded faulting, "share of their time", 0.0..=1.0,
         "How much of their time the tasks that have faults on mapped files spend in these (filemap_fault()); the rest they \
-         compute, sleep, or wait for something else, of which no more than a second counts each time. Hangs 0.9 to 0.99. Where \
-         others wait for the one that has the fault (a lock, Python's GIL) it is less for each (sixteen threads 0.03 to 0.05), and \
-         the time with just one in a fault counts; here, where nothing else explains what is lost, that with at least one.";
+         compute, sleep, or wait for something else, of which no more than a second counts each time. Where the others wait for \
+         the one that has the fault (a lock, Python's GIL) it is little for each (sixteen threads 0.03 to 0.05), and the time \
+         with just one in a fault counts as well. Hangs 0.65 to 0.99; sixteen threads that went on at a third of their speed, \
+         beside one that filled a tmpfs, 0.5. Where all that could run are denied a CPU it takes less, by as much of the time as \
+         that is, at most half: a hang with half a CPU had 0.46.";
     graded faulting_beside, "share of their time", 0.0..=1.0,
         "The same, of each or of just one at a time, where the other signals may tell of others: where text_read does not \
          hold, or a task waits for the disk as much of the time as lost asks for; and with so much of it turnover_per_s will \
