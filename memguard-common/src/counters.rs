@@ -83,8 +83,8 @@ pub struct Counters {
     pub between_faults_ns: u64,
     /// Wall time of these calls in ns, told at the end of each: the time since it began, or since the end of another one if
     /// that is later. All of the time in which at least one task was in such a call where one came after the other, and less
-    /// where they were in them together. Of a subtree, that of the cgroup with the most, so that what many did one after
-    /// the other is not taken for what one did.
+    /// where they were in them together. It does not add up: of two cgroups in which somebody is in a fault half of the time,
+    /// somebody may be in one all of the time, or half of it.
     pub fault_wall_ns: u64,
     /// Those of [`Counters::refaults`] that belong to files which this cgroup executes: had a major fault on their text.
     pub text_refaults: u64,
@@ -96,7 +96,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Adds another cgroup's counters, for the sum over a subtree.
+    /// Adds another cgroup's counters, for the sum over a subtree; but for [`Counters::fault_wall_ns`], of which there is none.
     pub fn accumulate(&mut self, other: &Self) {
         let Self {
             cycles,
@@ -114,7 +114,7 @@ impl Counters {
             stall_wall_ns,
             fault_ns,
             between_faults_ns,
-            fault_wall_ns,
+            fault_wall_ns: _,
             text_refaults,
             text_returns,
             cycle_ns_log2,
@@ -134,7 +134,6 @@ impl Counters {
         self.stall_wall_ns = self.stall_wall_ns.wrapping_add(*stall_wall_ns);
         self.fault_ns = self.fault_ns.wrapping_add(*fault_ns);
         self.between_faults_ns = self.between_faults_ns.wrapping_add(*between_faults_ns);
-        self.fault_wall_ns = self.fault_wall_ns.max(*fault_wall_ns);
         self.text_refaults = self.text_refaults.wrapping_add(*text_refaults);
         for (sum, value) in self.text_returns.iter_mut().zip(text_returns) {
             *sum = sum.wrapping_add(*value);

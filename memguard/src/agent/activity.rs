@@ -20,6 +20,8 @@ pub(super) struct Activity {
     cgroups: HashMap<u64, Seen>,
     /// Counters of cgroups that are gone, by the unit above them: a sum over a subtree must not shrink.
     retired: HashMap<UnitId, Counters>,
+    /// Of each unit, [`Counters::fault_wall_ns`] of whichever cgroup in its subtree had most of it, tick by tick.
+    fault_walls: HashMap<UnitId, u64>,
     /// Of all cgroups, since memguard began.
     pub(super) totals: Sums,
     /// Let go though their counters may go on: not in the watched part of the tree, mostly.
@@ -32,6 +34,8 @@ const MOST_LET_GO: usize = 4096;
 #[derive(Debug)]
 struct Seen {
     counters: Counters,
+    /// [`Counters::fault_wall_ns`] at the last tick.
+    fault_wall_before: u64,
     limit_owner: Option<u64>,
     /// The cgroup itself and all above it; empty until its path is known.
     lineage: Vec<UnitId>,
@@ -53,6 +57,8 @@ impl Activity {
         let counted_before = self.let_go.contains(&cgroup);
         let seen = self.cgroups.entry(cgroup).or_insert_with(|| Seen {
             counters: if counted_before { snapshot.counters } else { Counters::default() },
+            // What it had before it was known is not of this tick.
+            fault_wall_before: snapshot.counters.fault_wall_ns,
             limit_owner: None,
             lineage: Vec::new(),
             fresh: false,
@@ -73,12 +79,13 @@ impl Activity {
                 self.retired.entry(*unit).or_default().accumulate(&gone.counters);
             }
         }
-        self.retired.remove(&UnitId(cgroup));
+        self.forget_unit(UnitId(cgroup));
     }
 
     /// Forgets what was kept for a unit that is not watched any more.
     pub(super) fn forget_unit(&mut self, unit: UnitId) {
         self.retired.remove(&unit);
+        self.fault_walls.remove(&unit);
     }
 
     /// Whether a cgroup reclaimed since the last tick.
@@ -126,18 +133,29 @@ impl Activity {
         }
         // After the above, which may have added to one that is gone as well.
         self.retired.retain(|unit, _| exists(unit.0));
+        self.fault_walls.retain(|unit, _| exists(unit.0));
     }
 
-    /// The counters of each of `units`, summed over its subtree.
-    pub(super) fn sums(&self, units: &HashSet<UnitId>) -> HashMap<UnitId, Counters> {
+    /// The counters of each of `units`, summed over its subtree; to be called once a tick.
+    pub(super) fn sums(&mut self, units: &HashSet<UnitId>) -> HashMap<UnitId, Counters> {
         let mut sums: HashMap<UnitId, Counters> = HashMap::with_capacity(units.len());
         for (unit, retired) in self.retired.iter().filter(|(unit, _)| units.contains(unit)) {
             sums.entry(*unit).or_default().accumulate(retired);
         }
-        for seen in self.cgroups.values() {
+        let mut walls: HashMap<UnitId, u64> = HashMap::new();
+        for seen in self.cgroups.values_mut() {
+            let wall = seen.counters.fault_wall_ns.saturating_sub(seen.fault_wall_before);
+            seen.fault_wall_before = seen.counters.fault_wall_ns;
             for unit in seen.lineage.iter().filter(|unit| units.contains(unit)) {
                 sums.entry(*unit).or_default().accumulate(&seen.counters);
+                let most = walls.entry(*unit).or_default();
+                *most = wall.max(*most);
             }
+        }
+        for (unit, counters) in &mut sums {
+            let wall = self.fault_walls.entry(*unit).or_default();
+            *wall += walls.get(unit).copied().unwrap_or_default();
+            counters.fault_wall_ns = *wall;
         }
         sums
     }
@@ -187,37 +205,72 @@ mod tests {
         }
     }
 
-    #[test]
-    fn sums_cover_the_subtree_and_do_not_shrink() {
+    /// A container with two cgroups in it: ids of all three, and what places them.
+    fn nested() -> (tempfile::TempDir, Tree, [u64; 3]) {
         let dir = tempfile::tempdir().unwrap();
-        let (scope, one, two) =
-            (dir.path().join("a.scope"), dir.path().join("a.scope/one"), dir.path().join("a.scope/two"));
-        fs::create_dir_all(&one).unwrap();
-        fs::create_dir_all(&two).unwrap();
-        let id = |path: &Path| fs::metadata(path).unwrap().ino();
+        let scope = dir.path().join("a.scope");
+        let paths = [scope.clone(), scope.join("one"), scope.join("two")];
+        for path in &paths {
+            fs::create_dir(path).unwrap();
+        }
+        let ids = paths.map(|path| fs::metadata(path).unwrap().ino());
         let mut tree = Tree::new(dir.path());
         tree.walk();
+        (dir, tree, ids)
+    }
+
+    fn place(activity: &mut Activity, tree: &Tree) {
         let ids = tree.iter().map(|(id, path)| (path, id)).collect();
+        activity.place(tree, &ids);
+    }
 
+    #[test]
+    fn sums_cover_the_subtree_and_do_not_shrink() {
+        let (_dir, tree, [scope, one, two]) = nested();
         let mut activity = Activity::default();
-        activity.snapshot(&snapshot(id(&one), 5));
-        activity.snapshot(&snapshot(id(&two), 7));
+        activity.snapshot(&snapshot(one, 5));
+        activity.snapshot(&snapshot(two, 7));
         assert!(activity.any_unplaced());
-        activity.place(&tree, &ids);
+        place(&mut activity, &tree);
         assert!(!activity.any_unplaced());
-        let unit = UnitId(id(&scope));
-        let units = HashSet::from([unit, UnitId(id(&two))]);
+        let unit = UnitId(scope);
+        let units = HashSet::from([unit, UnitId(two)]);
         assert_eq!(activity.sums(&units)[&unit].cycles, 12);
-        assert_eq!(activity.sums(&units)[&UnitId(id(&two))].cycles, 7);
+        assert_eq!(activity.sums(&units)[&UnitId(two)].cycles, 7);
 
-        activity.snapshot(&snapshot(id(&one), 6));
-        activity.removed(id(&one));
+        activity.snapshot(&snapshot(one, 6));
+        activity.removed(one);
         assert_eq!(activity.sums(&units)[&unit].cycles, 13, "what is gone still counts");
         activity.keep_only(|kept| kept == unit.0);
         assert_eq!(activity.sums(&units)[&unit].cycles, 13);
         assert_eq!(activity.retired.keys().copied().collect::<Vec<_>>(), [unit], "not for the root, which is gone too");
         activity.keep_only(|_| false);
         assert!(activity.retired.is_empty(), "without any record that it was removed");
+    }
+
+    #[test]
+    fn wall_time_of_a_subtree_is_that_of_the_cgroup_with_most_of_it() {
+        let (_dir, tree, [scope, one, two]) = nested();
+        let mut activity = Activity::default();
+        let units = HashSet::from([UnitId(scope)]);
+        let mut tick = |walls: [u64; 2]| {
+            for (cgroup, fault_wall_ns) in [one, two].into_iter().zip(walls) {
+                let mut snapshot = snapshot(cgroup, 1);
+                snapshot.counters.fault_wall_ns = fault_wall_ns;
+                snapshot.counters.fault_ns = fault_wall_ns;
+                activity.snapshot(&snapshot);
+            }
+            place(&mut activity, &tree);
+            let sum = activity.sums(&units)[&UnitId(scope)];
+            (sum.fault_wall_ns, sum.fault_ns)
+        };
+        assert_eq!(tick([9000, 100]), (0, 9100), "from before it was known");
+        assert_eq!(tick([9300, 500]), (400, 9800), "half of it each, perhaps at once");
+        assert_eq!(tick([9300, 1400]), (1300, 10_700), "one that was there for longer does not hide the other");
+        activity.removed(two);
+        assert_eq!(activity.sums(&units)[&UnitId(scope)].fault_wall_ns, 1300, "and does not shrink");
+        activity.keep_only(|_| false);
+        assert!(activity.fault_walls.is_empty());
     }
 
     #[test]
