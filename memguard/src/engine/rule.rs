@@ -248,7 +248,8 @@ fn faulting(signals: &Signals, t: &Thresholds) -> Option<Term> {
     let ramp = if others || waits_for_disk(signals, t) {
         t.faulting_beside
     } else {
-        t.faulting.times(1.0 - signals.denied.unwrap_or(0.0).min(MOST_DENIED))
+        let ramp = if is_replaced(signals, t, t.brief_turnover_per_s) { t.faulting_brief } else { t.faulting };
+        ramp.times(1.0 - signals.denied.unwrap_or(0.0).min(MOST_DENIED))
     };
     let Some(each) = signals.faulting else {
         let why = "most of what is read is no text, and whose time is lost to that can't be told".to_owned();
@@ -261,10 +262,10 @@ fn faulting(signals: &Signals, t: &Thresholds) -> Option<Term> {
     Some(graded("faulting", in_faults(signals), ramp, why))
 }
 
-/// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for long: then little of the
-/// time in user mode is work, most of it is spent on filling caches again and on instructions that are tried again.
-fn frantic(signals: &Signals, t: &Thresholds) -> bool {
-    signals.turnover_per_s >= t.frantic_turnover_per_s.from
+/// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for longer than that: then not all of
+/// the time in user mode is work, much of it is spent on filling caches again and on instructions that are tried again.
+fn is_replaced(signals: &Signals, t: &Thresholds, turnover_per_s: Ramp) -> bool {
+    signals.turnover_per_s >= turnover_per_s.from
         && signals.unreclaimable >= t.crowded.from
         && signals.text_return_share.is_some_and(|share| share >= t.text_return_share.sure)
 }
@@ -286,7 +287,12 @@ fn lost(signals: &Signals, t: &Thresholds) -> Term {
                 .filter(|denied| *denied >= WORTH_TELLING)
                 .map_or_else(String::new, |denied| format!(", and all are denied a CPU {} of it", percent(denied)));
             let why = format!("{} of its time is lost: {cpus}, {waiting}{denied}", percent(lost));
-            graded("lost", Some(lost), if frantic(signals, t) { t.lost_frantic } else { t.lost }, why)
+            graded(
+                "lost",
+                Some(lost),
+                if is_replaced(signals, t, t.frantic_turnover_per_s) { t.lost_frantic } else { t.lost },
+                why,
+            )
         }
         // That tasks wait does not tell a hang from work: in jobs that went on at two thirds of their speed one of them
         // waited all of the time. Without cpu.stat nothing says whether any work gets done, so nothing is ended.

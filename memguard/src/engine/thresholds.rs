@@ -168,6 +168,8 @@ pub struct Thresholds {
     pub scarce_turnover_per_s: Ramp,
     pub denied_cpus: Ramp,
     pub faulting: Ramp,
+    pub brief_turnover_per_s: Ramp,
+    pub faulting_brief: Ramp,
     pub faulting_beside: Ramp,
     pub faulting_utterly: Ramp,
     pub text_read: Ramp,
@@ -194,7 +196,9 @@ impl Default for Thresholds {
             turnover_per_s: Ramp::new(0.05, 0.15),
             scarce_turnover_per_s: Ramp::new(0.12, 0.25),
             denied_cpus: Ramp::plain(0.6),
-            faulting: Ramp::new(0.55, 0.8),
+            faulting: Ramp::new(0.75, 0.9),
+            brief_turnover_per_s: Ramp::plain(2.0),
+            faulting_brief: Ramp::new(0.55, 0.8),
             faulting_beside: Ramp::new(0.7, 0.9),
             faulting_utterly: Ramp::new(0.92, 0.98),
             text_read: Ramp::plain(0.5),
@@ -292,9 +296,15 @@ knobs! {
         "How much of their time the tasks that have faults on mapped files spend in these (filemap_fault()); the rest they \
          compute, sleep, or wait for something else, of which no more than a second counts each time. Where the others wait for \
          the one that has the fault (a lock, Python's GIL) it is little for each (sixteen threads 0.03 to 0.05), and the time \
-         with just one in a fault counts as well. Hangs 0.65 to 0.99; sixteen threads that went on at a third of their speed, \
-         beside one that filled a tmpfs, 0.5. Where all that could run are denied a CPU it takes less, by as much of the time as \
-         that is, at most half: a hang with half a CPU had 0.46.";
+         with just one in a fault counts as well. Hangs 0.84 to 0.99; four threads that took turns and went on at a third of their \
+         speed 0.69, sixteen that did so beside one that filled a tmpfs 0.5. Where all that could run are denied a CPU it takes \
+         less, by as much of the time as that is, at most half: a hang with half a CPU had 0.46.";
+    plain brief_turnover_per_s, "1/s", 0.0..=1000.0,
+        "With the page cache replaced so often, next to nothing but text left in it and nearly all of that coming back, not all of \
+         the time between two faults is work: caches are filled again, and instructions tried again.";
+    graded faulting_brief, "share of their time", 0.0..=1.0,
+        "What takes the place of faulting then. Three python processes at a fiftieth of their speed had 0.65, with pages that lived \
+         0.04 s, a node process 0.7 to 0.8, sixteen threads that took turns 0.7.";
     graded faulting_beside, "share of their time", 0.0..=1.0,
         "The same, of each or of just one at a time, where the other signals may tell of others: where text_read does not \
          hold, or a task waits for the disk as much of the time as lost asks for; and with so much of it turnover_per_s will \

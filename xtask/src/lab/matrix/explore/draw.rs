@@ -182,7 +182,9 @@ fn hog(rng: &mut Rng, victim: &Victim, told: &mut Vec<String>) -> (u32, Program)
     };
     let percent = one_of(rng, percent);
     let room = victim.besides + 4 + victim.files * percent / 100;
-    let limit = one_of(rng, &[64, 128, 256, 384, 512, 768, 1024]).max(room + 16);
+    // Without the hog there is room for all: what thrashes before the trouble can't be compared with itself.
+    let least = (victim.files + victim.besides + 32).max(room + 16);
+    let limit = one_of(rng, &[64, 128, 256, 384, 512, 768, 1024]).max(least);
     let takes = limit - room;
     let memory = one_of(rng, &[HogMemory::Anon, HogMemory::Anon, HogMemory::Shmem]);
     // As fast as it can, in seconds, or in half a minute.
