@@ -139,7 +139,7 @@ fn refault_share(signals: &Signals, t: &Thresholds) -> Term {
     let mut term = graded("refault_share", signals.refault_share, t.refault_share, why);
     if signals.refault_share.is_some() && others_read(signals, t) {
         term.confidence =
-            term.confidence.max(in_faults(signals).map_or(0.0, |share| t.faulting_beside.confidence(share)));
+            term.confidence.max(signals.faulting.map_or(0.0, |share| t.faulting_beside.confidence(share)));
         term.met = term.confidence > 0.0;
     }
     term
@@ -153,13 +153,13 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
     // each of these tasks does nothing but wait.
     let (slow_disk, few_cpus) = (waits_for_disk(signals, t), is_denied_cpus(signals, t));
     let (nothing_done, ramp) = if slow_disk || few_cpus {
-        (in_faults(signals), t.faulting_utterly)
+        (signals.faulting, t.faulting_utterly)
     } else {
         (signals.lost_to_memory, t.lost_utterly)
     };
     let utterly = nothing_done.map_or(0.0, |share| ramp.confidence(share));
     // Who waits for a CPU between two faults spends less of his time in them.
-    let by_cpus = in_faults(signals).filter(|_| few_cpus && !slow_disk).map_or(0.0, |share| {
+    let by_cpus = signals.faulting.filter(|_| few_cpus && !slow_disk).map_or(0.0, |share| {
         t.faulting_beside.confidence(share).min(t.turnover_per_s.confidence(signals.turnover_per_s))
     });
     let turnover = |ramp: Ramp| {
@@ -230,36 +230,41 @@ fn others_read(signals: &Signals, t: &Thresholds) -> bool {
     signals.text_of_refaults.is_some() && signals.text_refault_share.is_some_and(|share| share < t.text_read.from)
 }
 
-/// How much of their time the tasks that need pages of mapped files spend on getting them. Where one has the fault and the
-/// others wait for it (a lock, Python's GIL, a collector of garbage that stops the world), each spends little of its time so,
-/// and all together as much as one would.
-fn in_faults(signals: &Signals) -> Option<f64> {
-    signals.faulting.map(|share| share.max(signals.faulting_in_turns.unwrap_or(0.0)))
-}
-
 /// Of the time in which all that could run are denied a CPU, no more than this is taken off what is asked for: before Linux 6.18
 /// a task is denied it in the midst of a fault, too (`throttle_cfs_rq()`), and then it says nothing about the rest.
 const MOST_DENIED: f64 = 0.5;
 
 /// Whether those who need pages of mapped files do hardly anything but get them: who works, or sleeps, is between two faults.
 /// And so is who is denied a CPU there, so it takes less where that is. `None` where nothing tells, and nothing asks for it.
+///
+/// Where one has the fault and the others wait for it (a lock, Python's GIL, a collector of garbage that stops the world), each
+/// spends little of its time so, and all together as much as one would. So do those who sleep and have to queue for a lock when
+/// they wake up, and these may get all of their work done: only where all text is replaced at every moment are the first meant.
 fn faulting(signals: &Signals, t: &Thresholds) -> Option<Term> {
     let others = others_read(signals, t);
+    let brief = is_replaced(signals, t, t.brief_turnover_per_s);
     let ramp = if others || waits_for_disk(signals, t) {
         t.faulting_beside
     } else {
-        let ramp = if is_replaced(signals, t, t.brief_turnover_per_s) { t.faulting_brief } else { t.faulting };
+        let ramp = if brief { t.faulting_brief } else { t.faulting };
         ramp.times(1.0 - signals.denied.unwrap_or(0.0).min(MOST_DENIED))
     };
     let Some(each) = signals.faulting else {
         let why = "most of what is read is no text, and whose time is lost to that can't be told".to_owned();
         return others.then(|| graded("faulting", None, ramp, why));
     };
-    let why = match signals.faulting_in_turns.filter(|in_turns| *in_turns > each) {
-        Some(in_turns) => format!("one task after another gets pages of files, {} of the time", percent(in_turns)),
-        None => format!("tasks that need pages of files spend {} of their time on getting them", percent(each)),
-    };
-    Some(graded("faulting", in_faults(signals), ramp, why))
+    // What is replaced beside somebody who reads files may be what he reads.
+    let in_turns = signals.faulting_in_turns.filter(|in_turns| brief && !others && *in_turns > each);
+    Some(match in_turns {
+        Some(in_turns) => {
+            let why = format!("one task after another gets pages of files, {} of the time", percent(in_turns));
+            graded("faulting", Some(in_turns), ramp, why)
+        }
+        None => {
+            let why = format!("tasks that need pages of files spend {} of their time on getting them", percent(each));
+            graded("faulting", Some(each), ramp, why)
+        }
+    })
 }
 
 /// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for longer than that: then not all of

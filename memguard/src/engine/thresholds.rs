@@ -294,19 +294,20 @@ knobs! {
          tenths of that CPU in the kernel.";
     graded faulting, "share of their time", 0.0..=1.0,
         "How much of their time the tasks that have faults on mapped files spend in these (filemap_fault()); the rest they \
-         compute, sleep, or wait for something else, of which no more than a second counts each time. Where the others wait for \
-         the one that has the fault (a lock, Python's GIL) it is little for each (sixteen threads 0.03 to 0.05), and the time \
-         with just one in a fault counts as well. Hangs 0.84 to 0.99; four threads that took turns and went on at a third of their \
-         speed 0.69, sixteen that did so beside one that filled a tmpfs 0.5. Where all that could run are denied a CPU it takes \
-         less, by as much of the time as that is, at most half: a hang with half a CPU had 0.46.";
+         compute, sleep, or wait for something else, of which no more than a second counts each time. Hangs 0.84 to 0.99; \
+         four threads that took turns and went on at a third of their speed 0.69, sixteen that did so beside one that filled a \
+         tmpfs 0.5. Where all that could run are denied a CPU it takes less, by as much of the time as that is, at most half: a \
+         hang with half a CPU had 0.46.";
     plain brief_turnover_per_s, "1/s", 0.0..=1000.0,
         "With the page cache replaced so often, next to nothing but text left in it and nearly all of that coming back, not all of \
-         the time between two faults is work: caches are filled again, and instructions tried again.";
+         the time between two faults is work: caches are filled again, and instructions tried again. There the time with just \
+         one task in a fault counts as well, unless text_read says that somebody else reads files: where the others wait for \
+         it (a lock, Python's GIL), each of sixteen threads spends 0.03 to 0.05 of its time in faults.";
     graded faulting_brief, "share of their time", 0.0..=1.0,
-        "What takes the place of faulting then. Three python processes at a fiftieth of their speed had 0.65, with pages that lived \
-         0.04 s, a node process 0.7 to 0.8, sixteen threads that took turns 0.7.";
+        "What takes the place of faulting then, but for faulting_beside. Three python processes at a fiftieth of their speed had \
+         0.65, with pages that lived 0.04 s, a node process 0.7 to 0.8, sixteen threads that took turns 0.7 all together.";
     graded faulting_beside, "share of their time", 0.0..=1.0,
-        "The same, of each or of just one at a time, where the other signals may tell of others: where text_read does not \
+        "The same where the other signals may tell of others: where text_read does not \
          hold, or a task waits for the disk as much of the time as lost asks for; and with so much of it turnover_per_s will \
          do where tasks are denied a CPU. Four threads that went on at 84 % beside a stream 0.1 to 0.25, four that hung there \
          0.99; with a fifth of a CPU a hang had 0.8, and with a tenth a service at 38 % of its speed 0.63 at most.";

@@ -100,10 +100,11 @@ fn one_of_sixteen(percent: u64, at_once: bool, second: u64) -> FaultTime {
 }
 
 #[test]
-fn one_that_has_faults_while_others_wait_for_it_is_hung() {
-    let hung = |time: &dyn Fn(u64) -> Option<FaultTime>| {
+fn one_that_has_faults_while_others_wait_for_it_is_hung_where_all_text_is_replaced_at_every_moment() {
+    let hung = |steals: u64, time: &dyn Fn(u64) -> Option<FaultTime>| {
         let (_, observations) = run((0..60).map(|second| {
             let mut sample = hang(second);
+            (sample.memory.steals, sample.memory.refaults) = (steals * second, steals * second);
             if let Some(tracer) = &mut sample.tracer {
                 tracer.fault_time = time(second);
             }
@@ -111,37 +112,40 @@ fn one_that_has_faults_while_others_wait_for_it_is_hung() {
         }));
         first(&observations, State::Livelock)
     };
-    assert_eq!(hung(&|second| in_faults(Some(95), second)), Some(12));
-    assert_eq!(hung(&|second| Some(one_of_sixteen(95, false, second))), Some(12), "fifteen wait for it");
+    // A page lives for two seconds, or for less than half of one.
+    let (long, brief) = (3300, 16_000);
+    assert_eq!(hung(long, &|second| in_faults(Some(95), second)), Some(12));
+    assert_eq!(hung(brief, &|second| Some(one_of_sixteen(95, false, second))), Some(12), "fifteen wait for it");
     assert_eq!(
-        hung(&|second| Some(one_of_sixteen(50, false, second))),
+        hung(long, &|second| Some(one_of_sixteen(95, false, second))),
         None,
-        "half of the time one of them is at work"
+        "or they sleep, and queue for a lock"
     );
+    assert_eq!(hung(brief, &|second| Some(one_of_sixteen(50, false, second))), None, "half of the time one is at work");
     assert_eq!(
-        hung(&|second| Some(one_of_sixteen(300, true, second))),
+        hung(brief, &|second| Some(one_of_sixteen(300, true, second))),
         None,
-        "each is at work, or at rest, most of the time"
+        "each is at rest most of the time"
     );
-    assert_eq!(hung(&|second| in_faults(Some(50), second)), None);
+    assert_eq!(hung(long, &|second| in_faults(Some(65), second)), None, "a third of his time is left to each");
+    assert!(hung(brief, &|second| in_faults(Some(65), second)).is_some(), "and no work is done in that");
 }
 
 #[test]
-fn where_it_counts_who_waits_sixteen_that_take_turns_count_as_one() {
-    let hung = |percent, at_once| {
+fn who_queues_for_a_lock_on_a_slow_disk_may_be_at_work() {
+    let hung = |steals: u64, time: &dyn Fn(u64) -> FaultTime| {
         let (_, observations) = run((0..60).map(|second| {
-            let mut sample = hang_on_a_slow_disk(second, 2000);
+            let mut sample = hang_on_a_slow_disk(second, steals);
             if let Some(tracer) = &mut sample.tracer {
-                tracer.fault_time = Some(one_of_sixteen(percent, at_once, second));
+                tracer.fault_time = Some(time(second));
             }
             sample
         }));
         first(&observations, State::Livelock).is_some()
     };
-    assert!(hung(97, false));
-    assert!(!hung(50, false), "half of the time one of them is at work");
-    assert!(!hung(97, true), "each is at rest, or at work, most of the time");
-    assert!(!hung(400, true), "even if somebody is in a fault at any time");
+    assert!(hung(2000, &|second| in_faults(Some(98), second).unwrap()));
+    assert!(!hung(2000, &|second| one_of_sixteen(98, false, second)), "sixteen that sleep between two requests");
+    assert!(hung(16_000, &|second| one_of_sixteen(98, false, second)), "no page lives from one request to the next");
 }
 
 #[test]
