@@ -205,10 +205,9 @@ fn text(signals: &Signals, t: &Thresholds) -> Vec<Term> {
         }
         None => (signals.major_faults_per_s, "major faults/s of any kind (the tracer does not see which mapping)"),
     };
-    vec![
-        graded("text_faults", Some(faults), t.text_faults_per_s, format!("{faults:.0} {what}")),
-        turnover(t.text_turnover_per_s),
-    ]
+    // Without eBPF nobody knows whose time it is that is lost.
+    let lives = if signals.text_faults_per_s.is_some() { t.text_turnover_per_s } else { t.blind_turnover_per_s };
+    vec![graded("text_faults", Some(faults), t.text_faults_per_s, format!("{faults:.0} {what}")), turnover(lives)]
 }
 
 /// Whether the disk alone accounts for what is lost, or, without PSI, may do so. One slow enough is waited for all of the time

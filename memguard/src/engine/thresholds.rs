@@ -175,6 +175,7 @@ pub struct Thresholds {
     pub text_read: Ramp,
     pub text_faults_per_s: Ramp,
     pub text_turnover_per_s: Ramp,
+    pub blind_turnover_per_s: Ramp,
     pub lost: Ramp,
     pub lost_utterly: Ramp,
     pub frantic_turnover_per_s: Ramp,
@@ -204,6 +205,7 @@ impl Default for Thresholds {
             text_read: Ramp::plain(0.5),
             text_faults_per_s: Ramp::new(20.0, 100.0),
             text_turnover_per_s: Ramp::new(0.15, 0.5),
+            blind_turnover_per_s: Ramp::new(0.4, 0.5),
             lost: Ramp::new(0.85, 0.95),
             lost_utterly: Ramp::new(0.95, 0.98),
             frantic_turnover_per_s: Ramp::plain(10.0),
@@ -321,6 +323,9 @@ knobs! {
         "Where the tracer can't tell which text comes back: faults on text, or major faults of any kind.";
     graded text_turnover_per_s, "1/s", 0.0..=1000.0,
         "... and how often the page cache is replaced, which then has to say more: hangs mostly 0.2 to 8.";
+    graded blind_turnover_per_s, "1/s", 0.0..=1000.0,
+        "What takes its place where nobody knows who waits in faults, either (no eBPF): sixteen threads that took turns, and went \
+         on at three quarters of their speed, had 0.2 to 0.35.";
     graded lost, "share of its time", 0.0..=1.0,
         "(kernel time + waiting for memory or disk) / (user time + kernel time + waiting), the latter least_busy at least, \
          and where cpu.pressure tells, the time in which no task waits for a CPU. Hangs 0.91 to 1. Programs whose text is \

@@ -133,8 +133,8 @@ fn sure(name: &str, from: f64, t: &Thresholds) -> Option<f64> {
         "text_returns" => &[t.text_returns_per_s],
         "text_return_share" => &[t.text_return_share],
         "text_faults" => &[t.text_faults_per_s],
-        "faulting" => &[t.faulting, t.faulting_beside],
-        "turnover" => &[t.turnover_per_s, t.scarce_turnover_per_s, t.text_turnover_per_s],
+        "faulting" => &[t.faulting, t.faulting_brief, t.faulting_beside],
+        "turnover" => &[t.turnover_per_s, t.scarce_turnover_per_s, t.text_turnover_per_s, t.blind_turnover_per_s],
         "lost" => &[t.lost, t.lost_frantic],
         _ => &[],
     };
