@@ -254,16 +254,12 @@ fn faulting(signals: &Signals, t: &Thresholds) -> Option<Term> {
     };
     // What is replaced beside somebody who reads files may be what he reads.
     let in_turns = signals.faulting_in_turns.filter(|in_turns| brief && !others && *in_turns > each);
-    Some(match in_turns {
-        Some(in_turns) => {
-            let why = format!("one task after another gets pages of files, {} of the time", percent(in_turns));
-            graded("faulting", Some(in_turns), ramp, why)
-        }
-        None => {
-            let why = format!("tasks that need pages of files spend {} of their time on getting them", percent(each));
-            graded("faulting", Some(each), ramp, why)
-        }
-    })
+    let (share, why) = if let Some(in_turns) = in_turns {
+        (in_turns, format!("one task after another gets pages of files, {} of the time", percent(in_turns)))
+    } else {
+        (each, format!("tasks that need pages of files spend {} of their time on getting them", percent(each)))
+    };
+    Some(graded("faulting", Some(share), ramp, why))
 }
 
 /// Hardly anything but text is left to drop, all of it comes back, and no page of it lives for longer than that: then not all of
