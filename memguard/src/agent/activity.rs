@@ -154,7 +154,7 @@ impl Activity {
         }
         for (unit, counters) in &mut sums {
             let wall = self.fault_walls.entry(*unit).or_default();
-            *wall += walls.get(unit).copied().unwrap_or_default();
+            *wall = wall.saturating_add(walls.get(unit).copied().unwrap_or_default());
             counters.fault_wall_ns = *wall;
         }
         sums

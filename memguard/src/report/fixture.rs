@@ -66,7 +66,7 @@ pub(crate) fn record(id: &str) -> Record {
         },
         suspect_for_s: verdict.at.saturating_sub(verdict.suspect_since).as_secs_f64(),
         confidence: verdict.terms.confidence(),
-        terms: TermRecord::all(&verdict.terms, &settings.thresholds),
+        terms: TermRecord::all(&verdict.terms),
         settings,
         memory,
         timeline: timeline.points(end),

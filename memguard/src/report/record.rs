@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{look::Look, timeline::Point};
 use crate::{
-    engine::{Memory, Settings, Terms, Thresholds},
+    engine::{Memory, Settings, Terms},
     kernel::Plan,
     remote::Workload,
     respond::Mode,
@@ -109,37 +109,18 @@ pub struct TermRecord {
 
 impl TermRecord {
     #[must_use]
-    pub fn all(terms: &Terms, thresholds: &Thresholds) -> Vec<Self> {
+    pub fn all(terms: &Terms) -> Vec<Self> {
         let kept = |term: &crate::engine::Term| Self {
             name: term.name.to_owned(),
             value: term.value.filter(|value| value.is_finite()),
             threshold: term.threshold,
-            sure: sure(term.name, term.threshold, thresholds),
+            sure: Some(term.sure),
             met: term.met,
             confidence: term.confidence,
             why: shown(&term.why, 400),
         };
         terms.0.iter().map(kept).collect()
     }
-}
-
-/// Where the term of that name leaves no doubt. A threshold can stand for two kinds of evidence; which one it was is told
-/// by where it begins.
-fn sure(name: &str, from: f64, t: &Thresholds) -> Option<f64> {
-    let ramps: &[_] = match name {
-        "at_limit" => &[t.at_limit],
-        "unreclaimable" => &[t.unreclaimable],
-        "refault_share" => &[t.refault_share],
-        "text_returns" => &[t.text_returns_per_s],
-        "text_return_share" => &[t.text_return_share],
-        "text_faults" => &[t.text_faults_per_s],
-        "faulting" => &[t.faulting, t.faulting_brief, t.faulting_beside],
-        "turnover" => &[t.turnover_per_s, t.scarce_turnover_per_s, t.text_turnover_per_s, t.blind_turnover_per_s],
-        "lost" => &[t.lost, t.lost_frantic],
-        _ => &[],
-    };
-    #[expect(clippy::float_cmp, reason = "it was copied from there")]
-    ramps.iter().find(|ramp| ramp.from == from).map(|ramp| ramp.sure)
 }
 
 /// Text that others named: shortened, then escaped, so that neither its length nor its characters do harm.

@@ -24,6 +24,14 @@ pub enum Kind {
     Open,
 }
 
+impl Kind {
+    /// Whether a hang is nothing that its name speaks against.
+    #[must_use]
+    pub const fn may_hang(self) -> bool {
+        matches!(self, Self::Livelock | Self::Open)
+    }
+}
+
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {

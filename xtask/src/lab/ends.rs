@@ -26,9 +26,8 @@ pub(super) struct Args {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
-    /// Kernel lines to run on: 6.1, 6.12, 6.18, 7. May be given again.
-    #[arg(long, value_name = "LINE", default_value = kernels::USUAL)]
-    kernel: Vec<String>,
+    #[command(flatten)]
+    kernels: kernels::Chosen,
 
     /// Run nothing: tell what earlier runs left in target/lab/records.
     #[arg(long)]
@@ -69,9 +68,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut failed = 0;
     if !args.from_records {
         check_machine()?;
-        let lines = args.kernel.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?;
         let mut planned = Vec::new();
-        for line in lines {
+        for line in args.kernels.lines()? {
             for scenario in &hangs {
                 let with = |(mode, _)| super::Planned { scenario: scenario.clone(), line, mode };
                 planned.extend(WAYS.map(with));

@@ -80,6 +80,20 @@ pub(crate) fn line(name: &str) -> anyhow::Result<&'static Line> {
         .with_context(|| format!("there is no kernel line {name:?}; there are: {}", listed()))
 }
 
+/// On which kernels a command runs.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Chosen {
+    /// Kernel lines to run on: 6.1, 6.12, 6.18, 7. May be given again.
+    #[arg(long, value_name = "LINE", default_value = USUAL)]
+    kernel: Vec<String>,
+}
+
+impl Chosen {
+    pub(crate) fn lines(&self) -> anyhow::Result<Vec<&'static Line>> {
+        self.kernel.iter().map(|name| line(name)).collect()
+    }
+}
+
 /// Small, and without the drivers of real machines.
 const FLAVOUR: &str = "cloud";
 

@@ -66,9 +66,8 @@ struct RunArgs {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 
-    /// Kernel lines: 6.1, 6.12, 6.18, 7. May be given again.
-    #[arg(long, value_name = "LINE", default_value = kernels::USUAL)]
-    kernel: Vec<String>,
+    #[command(flatten)]
+    kernels: kernels::Chosen,
 
     /// With memguard or without.
     #[arg(long, value_enum, default_value_t)]
@@ -147,9 +146,14 @@ pub(crate) fn scenarios(names: &[String]) -> anyhow::Result<Vec<Scenario>> {
 }
 
 /// Every scenario on every kernel, so often.
-fn planned(names: &[String], kernels: &[String], repeat: u32, mode: MemguardMode) -> anyhow::Result<Vec<Planned>> {
+fn planned(
+    names: &[String],
+    kernels: &kernels::Chosen,
+    repeat: u32,
+    mode: MemguardMode,
+) -> anyhow::Result<Vec<Planned>> {
     let scenarios = scenarios(names)?;
-    let lines = kernels.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let lines = kernels.lines()?;
     let mut planned = Vec::new();
     for _ in 0..repeat {
         for line in &lines {
@@ -160,7 +164,7 @@ fn planned(names: &[String], kernels: &[String], repeat: u32, mode: MemguardMode
 }
 
 fn run_scenarios(args: &RunArgs) -> anyhow::Result<()> {
-    let mut planned = planned(&args.names, &args.kernel, args.repeat, args.memguard.into())?;
+    let mut planned = planned(&args.names, &args.kernels, args.repeat, args.memguard.into())?;
     if args.arch != Arch::Amd64 {
         let all = args.names.iter().any(|name| name == "all");
         if let Some(why) = planned.iter().find_map(|run| foreign::obstacle(&run.scenario)).filter(|_| !all) {

@@ -151,16 +151,23 @@ fn is_kernels(course: &Course) -> bool {
 
 pub(super) fn class(kind: Kind, courses: &[Course]) -> Class {
     let hung = courses.iter().any(|course| course.hung().is_some());
-    match kind {
-        Kind::Livelock | Kind::Open if courses.iter().any(is_due) => Class::Hung,
-        Kind::Livelock | Kind::Open if hung || courses.iter().any(Course::is_cut_short) => Class::HungBriefly,
-        Kind::Healthy | Kind::Oom if hung => Class::Contrary,
-        _ if courses.iter().any(|course| course.untold.is_some()) => Class::Unproven,
-        _ if courses.iter().all(|course| course.at_limit.is_none() && course.oom_kill.is_none()) => Class::Unproven,
-        _ if courses.iter().filter(|course| course.at_limit.is_some() || course.oom_kill.is_some()).all(is_kernels) => {
-            Class::KernelActed
-        }
-        Kind::Livelock | Kind::Healthy | Kind::Oom | Kind::Open => Class::Works,
+    if kind.may_hang() && courses.iter().any(is_due) {
+        return Class::Hung;
+    }
+    if kind.may_hang() && (hung || courses.iter().any(Course::is_cut_short)) {
+        return Class::HungBriefly;
+    }
+    if hung {
+        return Class::Contrary;
+    }
+    let mut strained =
+        courses.iter().filter(|course| course.at_limit.is_some() || course.oom_kill.is_some()).peekable();
+    if courses.iter().any(|course| course.untold.is_some()) || strained.peek().is_none() {
+        Class::Unproven
+    } else if strained.all(is_kernels) {
+        Class::KernelActed
+    } else {
+        Class::Works
     }
 }
 
@@ -186,7 +193,7 @@ fn outcome(kind: Kind, course: &Course, rule: &str, verdict: Option<f64>, slow: 
         if is_due(course) { Outcome::Missed } else { Outcome::Silent }
     } else if course.is_right(kind, verdict) || begins_to_crawl() {
         Outcome::Caught
-    } else if matches!(kind, Kind::Livelock | Kind::Open) && slow(verdict) {
+    } else if kind.may_hang() && slow(verdict) {
         Outcome::OnSlowWork
     } else {
         Outcome::FalseAlarm

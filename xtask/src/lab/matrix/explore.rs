@@ -40,9 +40,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: u32,
 
-    /// Kernel lines to run on: 6.1, 6.12, 6.18, 7. May be given again.
-    #[arg(long, value_name = "LINE", default_value = kernels::USUAL)]
-    kernel: Vec<String>,
+    #[command(flatten)]
+    kernels: kernels::Chosen,
 
     /// Run nothing: judge all that earlier runs left in target/lab/records.
     #[arg(long)]
@@ -73,7 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Draws and runs them. Gives their names, and how many broke off.
 fn run_drawn(args: &Args) -> anyhow::Result<(Vec<String>, usize)> {
     let draw = Draw::new(&Scenario::read_all(&paths::scenarios())?)?;
-    let lines = args.kernel.iter().map(|name| kernels::line(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let lines = args.kernels.lines()?;
     check_machine()?;
     let last = args.first.checked_add(args.count).context("--first and --count: their sum is too large")?;
     let scenarios: Vec<Scenario> = (args.first..last).map(|number| draw.scenario(args.seed, number)).collect();
@@ -111,12 +110,12 @@ fn scenario_of(run: &Kept) -> anyhow::Result<Scenario> {
 
 /// What is worth a person's look, for one profile.
 fn finding(run: &Evaluated, variant: &str) -> Option<&'static str> {
-    match (run.outcome(variant), run.class) {
-        (Outcome::FalseAlarm, _) => Some("FALSE ALARM"),
-        (Outcome::Missed, _) => Some("MISSED"),
-        (Outcome::OnSlowWork, _) => Some("verdict on slow work"),
-        (Outcome::Caught, _) if verdict_s(run, variant).is_some_and(|s| s > 30.0) => Some("late"),
-        (Outcome::Caught | Outcome::Silent, _) => None,
+    match run.outcome(variant) {
+        Outcome::FalseAlarm => Some("FALSE ALARM"),
+        Outcome::Missed => Some("MISSED"),
+        Outcome::OnSlowWork => Some("verdict on slow work"),
+        Outcome::Caught if verdict_s(run, variant).is_some_and(|s| s > 30.0) => Some("late"),
+        Outcome::Caught | Outcome::Silent => None,
     }
 }
 

@@ -44,9 +44,8 @@ pub(super) struct Args {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
-    /// Kernel lines to run on: 6.1, 6.12, 6.18, 7. May be given again.
-    #[arg(long, value_name = "LINE", default_value = kernels::USUAL)]
-    kernel: Vec<String>,
+    #[command(flatten)]
+    kernels: kernels::Chosen,
 
     /// How often each is run.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -143,7 +142,7 @@ fn may_be_written(evaluation: &Evaluation, folders: &[PathBuf]) -> anyhow::Resul
 fn run_set(args: &Args) -> anyhow::Result<usize> {
     let names = if args.names.is_empty() { &["all".to_owned()][..] } else { &args.names };
     // Observing, so that every rule sees the whole hang.
-    let planned = super::planned(names, &args.kernel, args.repeat, MemguardMode::Observe)?;
+    let planned = super::planned(names, &args.kernels, args.repeat, MemguardMode::Observe)?;
     check_machine()?;
     let outcomes = run_all(planned, &args.options)?;
     if let Err(error) = super::report(&outcomes) {

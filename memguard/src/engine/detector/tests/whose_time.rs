@@ -258,6 +258,15 @@ fn who_is_denied_a_cpu_most_of_the_time_is_hung_only_if_its_pages_live_shorter()
 }
 
 #[test]
+fn who_is_denied_a_cpu_between_two_faults_spends_less_of_his_time_in_them() {
+    let hung = |denied, percent| out_of_cpu_time(10, 990, Some(denied), 0, (2, Some(percent))).is_some();
+    assert!(hung(500, 46), "all of the rest");
+    assert!(!hung(0, 46), "half of it is his own");
+    assert!(!hung(500, 30), "and so it is here");
+    assert!(hung(0, 85) && !hung(0, 60));
+}
+
+#[test]
 fn without_psi_the_time_in_faults_tells_who_waits_for_a_slow_disk() {
     for (percent, expected) in [(Some(97), true), (Some(45), false), (None, false)] {
         let (_, observations) = run((0..60).map(|second| {
